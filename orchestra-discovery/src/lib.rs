@@ -1,2 +1,39 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod balance;
+pub mod error;
+pub mod event;
+pub mod follow;
+pub mod gate;
+pub mod health;
+pub mod heartbeat;
+pub mod instance;
+pub mod registry;
+pub mod resolver;
+pub mod source;
+
+#[cfg(feature = "http")]
+mod exchange;
+mod slab;
+mod task;
+
+pub use balance::{Balancer, Candidates, P2c, RoundRobin};
+pub use error::{Error, ErrorKind, Result};
+pub use event::Event;
+pub use follow::Follow;
+pub use gate::{Gate, GateToken, Gates, Refusal};
+#[cfg(feature = "http")]
+pub use health::http::HttpProbe;
+pub use health::{Health, HealthCheck, Probe, Verdict};
+pub use heartbeat::Heartbeat;
+pub use instance::{Incarnation, Instance, Registration, Status};
+#[cfg(feature = "http")]
+pub use registry::http::HttpRegistry;
+pub use registry::memory::MemoryRegistry;
+pub use registry::{Lease, Registry};
+pub use resolver::{Choice, InFlight, NoCandidate, PickContext, Resolver, Token};
+pub use source::{
+    Capabilities, Change, Removal, RemovalReason, Revision, Scope, Snapshot, Source, Watch,
+    WatchEvent, WatchStream,
+};

@@ -1,0 +1,116 @@
+//! What happened, for whoever counts or logs it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use orchestra_core::{InstanceId, Listener, ServiceName, Silent};
+
+use crate::error::ErrorKind;
+use crate::health::Health;
+use crate::instance::{Incarnation, Instance};
+use crate::source::{Removal, Revision};
+
+/// Something that a registry or a driver of this crate did or noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A registry lists a new registration.
+    Registered(Arc<Instance>),
+    /// A registry extended a lease.
+    Renewed {
+        /// The service.
+        service: ServiceName,
+        /// The id.
+        id: InstanceId,
+        /// The incarnation.
+        incarnation: Incarnation,
+    },
+    /// A registry changed the status of an instance.
+    StatusChanged(Arc<Instance>),
+    /// A registry lists an instance no longer: deregistered, expired or replaced.
+    Removed(Removal),
+    /// A heartbeat holds a lease.
+    LeaseHeld {
+        /// The service.
+        service: ServiceName,
+        /// The id.
+        id: InstanceId,
+        /// The incarnation.
+        incarnation: Incarnation,
+    },
+    /// A heartbeat could not register or renew, and tries again unless the kind is `Replaced`.
+    HeartbeatFailed {
+        /// The service.
+        service: ServiceName,
+        /// The id.
+        id: InstanceId,
+        /// How the registry refused.
+        kind: ErrorKind,
+        /// The error as text.
+        message: String,
+    },
+    /// A resolver got new members.
+    MembersChanged {
+        /// The service.
+        service: ServiceName,
+        /// The revision.
+        revision: Revision,
+        /// How many members there are now.
+        members: usize,
+    },
+    /// A source failed; the members known last stay in use.
+    SourceFailed {
+        /// The service.
+        service: ServiceName,
+        /// How it failed.
+        kind: ErrorKind,
+        /// The error as text.
+        message: String,
+        /// How many failures in a row.
+        failures: u32,
+    },
+    /// A source that had failed answers again.
+    SourceRecovered {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Health checks changed their verdict.
+    HealthChanged {
+        /// The service.
+        service: ServiceName,
+        /// The id.
+        id: InstanceId,
+        /// The incarnation.
+        incarnation: Incarnation,
+        /// The verdict.
+        health: Health,
+        /// What the last probe said.
+        reason: String,
+    },
+}
+
+/// Where events go; a clone is one reference count.
+#[derive(Clone)]
+pub(crate) struct Events(Arc<dyn Listener<Event>>);
+
+impl Events {
+    pub(crate) fn new(listener: Arc<dyn Listener<Event>>) -> Self {
+        Self(listener)
+    }
+
+    pub(crate) fn emit(&self, event: &Event) {
+        self.0.on_event(event);
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(Arc::new(Silent))
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Events")
+    }
+}

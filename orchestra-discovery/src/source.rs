@@ -1,0 +1,91 @@
+//! Reading the membership of services: a snapshot, and what changed since.
+
+mod snapshot;
+mod watch;
+
+pub use snapshot::{Revision, Scope, Snapshot};
+pub use watch::{Change, Removal, RemovalReason, Watch, WatchEvent, WatchStream};
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+
+/// What a source can do beyond a snapshot and a watch of one service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// [`Scope::All`] is understood.
+    pub all_services: bool,
+    /// A watch continues from a revision that is not the latest, as long as it is remembered.
+    pub resume: bool,
+}
+
+impl Capabilities {
+    /// Everything there is.
+    pub const fn full() -> Self {
+        Self {
+            all_services: true,
+            resume: true,
+        }
+    }
+}
+
+/// Where the members of services are read from.
+///
+/// Laws:
+/// 1. A snapshot holds each id of a service once, in the order of service and id.
+/// 2. Every change has a revision greater than all before; a snapshot has the revision of the last change
+///    that it contains.
+/// 3. A watch from a snapshot's revision delivers every later change of its scope, once and in order, or
+///    says [`WatchEvent::Resync`]; it never skips silently. A revision that the source does not remember,
+///    or has never given out, is answered by `Resync`.
+/// 4. A failed call says nothing about the members: an empty answer means that there are none.
+/// 5. Dropping the future of a call, or a watch, leaves no trace; a dropped [`Watch::next`] loses no change.
+///
+/// ```
+/// use orchestra_discovery::{MemoryRegistry, Scope, Source};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let source = MemoryRegistry::default();
+/// let payments = Scope::Service("payments".parse()?);
+/// let members = source.snapshot(&payments).await?;
+/// assert!(members.instances().is_empty());
+/// let _watch = source.watch(&payments, members.revision()).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The members as they are now.
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot>;
+
+    /// The changes after `after`.
+    async fn watch(&self, scope: &Scope, after: Revision) -> Result<Watch>;
+
+    /// What this source can do.
+    fn capabilities(&self) -> Capabilities;
+}
+
+macro_rules! forward {
+    ($($pointer:ident),+) => {$(
+        #[async_trait]
+        impl<T: Source + ?Sized> Source for $pointer<T> {
+            async fn snapshot(&self, scope: &Scope) -> Result<Snapshot> {
+                (**self).snapshot(scope).await
+            }
+
+            async fn watch(&self, scope: &Scope, after: Revision) -> Result<Watch> {
+                (**self).watch(scope, after).await
+            }
+
+            fn capabilities(&self) -> Capabilities {
+                (**self).capabilities()
+            }
+        }
+    )+};
+}
+
+forward!(Arc, Box);

@@ -1,0 +1,4 @@
+//! The laws of the crate, through its public API.
+
+mod common;
+mod driver;
