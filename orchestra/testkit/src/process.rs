@@ -66,7 +66,7 @@ impl Process {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| named(&command, error))?;
+            .map_err(|error| named(&command, &error))?;
         Ok(Self {
             group: group_led_by(&child)?,
             stdin: child.stdin.take(),
@@ -159,7 +159,7 @@ impl Process {
             Ok(Some(line)) => Ok(line),
             Ok(None) => Err(self.failure(
                 io::ErrorKind::UnexpectedEof,
-                "ended its output without the line".to_owned(),
+                "ended its output without the line",
             )),
             Err(_elapsed) => Err(self.late("without the line", limit)),
         }
@@ -168,11 +168,11 @@ impl Process {
     fn late(&self, state: &str, limit: Duration) -> io::Error {
         self.failure(
             io::ErrorKind::TimedOut,
-            format!("is still {state} after {limit:?}"),
+            &format!("is still {state} after {limit:?}"),
         )
     }
 
-    fn failure(&self, kind: io::ErrorKind, what: String) -> io::Error {
+    fn failure(&self, kind: io::ErrorKind, what: &str) -> io::Error {
         let tail = self.transcript.tail();
         io::Error::new(
             kind,
@@ -188,9 +188,9 @@ impl Drop for Process {
     }
 }
 
-fn named(command: &Command, error: io::Error) -> io::Error {
-    let program = command.as_std().get_program();
-    io::Error::new(error.kind(), format!("cannot start {program:?}: {error}"))
+fn named(command: &Command, error: &io::Error) -> io::Error {
+    let program = command.as_std().get_program().display();
+    io::Error::new(error.kind(), format!("cannot start {program}: {error}"))
 }
 
 fn group_led_by(child: &Child) -> io::Result<Pid> {

@@ -107,8 +107,10 @@ impl Proxy {
             traffic: Counters::default(),
         });
         let (stop, stopped) = watch::channel(false);
+        // Subscribed here: an order given before the task first runs is not missed.
+        let orders = state.orders.subscribe();
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen::serve(door, Arc::clone(&state), stopped));
+        tasks.spawn(listen::serve(door, Arc::clone(&state), orders, stopped));
         Ok(Self {
             endpoint,
             state,

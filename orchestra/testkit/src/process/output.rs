@@ -105,7 +105,8 @@ impl Transcript {
     pub(super) fn tail(&self) -> String {
         let kept = self.kept.borrow();
         let last = kept.from(kept.total().saturating_sub(TAIL));
-        last.map(|line| format!("  {line}\n")).collect()
+        let last: Vec<&str> = last.map(Line::text).collect();
+        last.join("\n")
     }
 
     /// The first line that satisfies `wanted`; `None` once both streams ended without one.

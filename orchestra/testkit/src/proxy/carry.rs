@@ -22,6 +22,12 @@ const SLACK: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 struct Broken;
 
+impl From<std::io::Error> for Broken {
+    fn from(_: std::io::Error) -> Self {
+        Self
+    }
+}
+
 /// Counts the connection as closed however it ends, also when its task is aborted.
 struct Open<'a>(&'a Counter);
 
@@ -31,9 +37,13 @@ impl Drop for Open<'_> {
     }
 }
 
-pub(super) async fn connection(mut client: Socket, number: u64, state: Arc<State>) {
+pub(super) async fn connection(
+    mut client: Socket,
+    number: u64,
+    mut cuts: watch::Receiver<u64>,
+    state: Arc<State>,
+) {
     let _open = Open(&state.traffic.closed);
-    let mut cuts = state.cuts.subscribe();
     let Ok(mut upstream) = Socket::connect(&state.upstream).await else {
         state.traffic.unreachable.add(1);
         return client.abort();
@@ -116,7 +126,7 @@ impl Direction<'_> {
         let mut buffer = vec![0; PIECE];
         let mut due = Instant::now();
         loop {
-            let count = reader.read(&mut buffer).await.map_err(|_| Broken)?;
+            let count = reader.read(&mut buffer).await?;
             let delay = self.flow().delay(rng.u64(..));
             // A piece never overtakes the one before it.
             due = due.max(Instant::now() + delay);
@@ -151,6 +161,8 @@ struct Receiver<'a> {
 
 impl Receiver<'_> {
     async fn run(mut self) -> Result<(), Broken> {
+        // The faults that are in force already act on the new connection too.
+        self.orders.mark_changed();
         loop {
             tokio::select! {
                 biased;
@@ -209,7 +221,7 @@ impl Receiver<'_> {
     }
 
     async fn write(&mut self, portion: &[u8]) -> Result<(), Broken> {
-        self.writer.write_all(portion).await.map_err(|_| Broken)?;
+        self.writer.write_all(portion).await?;
         self.passed += portion.len() as u64;
         self.direction.delivered.add(portion.len());
         Ok(())
@@ -242,14 +254,14 @@ impl Receiver<'_> {
     async fn released(&mut self) -> Result<Flow, Broken> {
         let flow = self.direction.flow;
         let released = |order: &Order| flow(order).delivery != Delivery::Hold;
-        let order = self.orders.wait_for(released).await.map_err(|_| Broken)?;
-        Ok(flow(&order).clone())
+        let order = self.orders.wait_for(released).await;
+        order.map_or(Err(Broken), |order| Ok(flow(&order).clone()))
     }
 
     async fn close(&mut self) -> Result<(), Broken> {
         if !self.closed {
             self.closed = true;
-            self.writer.shutdown().await.map_err(|_| Broken)?;
+            self.writer.shutdown().await?;
         }
         Ok(())
     }

@@ -111,9 +111,9 @@ impl Listener {
 pub(super) async fn serve(
     mut door: Doorway,
     state: Arc<State>,
+    mut orders: watch::Receiver<Order>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let mut orders = state.orders.subscribe();
     let mut connections = JoinSet::new();
     loop {
         // In this order: whoever connects after an order was obeyed is treated by it.
@@ -128,7 +128,8 @@ pub(super) async fn serve(
                 Ok(client) => {
                     state.traffic.accepted.add(1);
                     let number = state.traffic.accepted.count();
-                    connections.spawn(carry::connection(client, number, Arc::clone(&state)));
+                    let cuts = state.cuts.subscribe();
+                    connections.spawn(carry::connection(client, number, cuts, Arc::clone(&state)));
                 }
                 // Out of descriptors, or a client that gave up: neither is helped by trying faster.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,

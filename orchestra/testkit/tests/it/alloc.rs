@@ -1,0 +1,39 @@
+use std::hint::black_box;
+
+use orchestra_testkit::{CountingAllocator, allocations};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+#[test]
+fn each_kind_of_allocation_counts() {
+    assert_eq!(allocations(|| drop(black_box(Box::new(1)))), 1);
+    assert_eq!(allocations(|| drop(black_box(vec![0_u8; 64]))), 1);
+
+    let mut grown = Vec::with_capacity(1);
+    grown.push(1_u8);
+    assert_eq!(allocations(|| grown.reserve_exact(100)), 1);
+}
+
+#[test]
+fn work_on_memory_that_is_there_counts_nothing() {
+    let mut kept = Vec::with_capacity(8);
+    assert_eq!(allocations(|| kept.extend([1, 2, 3])), 0);
+    assert_eq!(allocations(|| drop(kept)), 0);
+}
+
+#[test]
+fn another_thread_does_not_disturb_the_count() {
+    let counted = allocations(|| {
+        std::thread::scope(|scope| {
+            let busy = scope.spawn(|| {
+                (0..1_000).for_each(|size| drop(black_box(vec![0_u8; size + 1])));
+            });
+            busy.join().unwrap();
+        });
+    });
+    assert!(
+        counted < 100,
+        "the other thread's 1,000 were counted: {counted}"
+    );
+}
