@@ -1,2 +1,27 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod breaker;
+pub mod budget;
+pub mod client;
+pub mod connect;
+pub mod deadline;
+pub mod error;
+pub mod event;
+pub mod gateway;
+mod hash;
+pub mod pick;
+pub mod policy;
+mod ratio;
+mod request;
+pub mod retry;
+pub mod route;
+pub mod split;
+
+pub use client::Client;
+pub use error::Error;
+pub use event::Event;
+pub use gateway::Gateway;
+pub use policy::Policy;
+pub use ratio::Ratio;
+pub use request::Body;

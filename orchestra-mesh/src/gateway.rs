@@ -1,0 +1,224 @@
+//! The way in: listens, routes, and answers for services that cannot.
+
+mod answer;
+mod builder;
+mod intake;
+mod mount;
+mod serve;
+mod sniff;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use orchestra_core::{Clock, Endpoint, Listener, ServiceName};
+use parking_lot::Mutex;
+
+pub use builder::{Builder, Limits};
+pub use serve::{Drained, Serving};
+
+use self::answer::{Refusal, refusal_of};
+use self::intake::Admitted;
+use self::mount::Mounted;
+use crate::event::{self, Event};
+use crate::route::{Query, Route, Table};
+use crate::{Body, Client, Error, Ratio, deadline};
+
+/// Routes requests to clients of services, or to services mounted in this process.
+///
+/// A clone is one reference count. It serves connections with [`serve`](Self::serve), and is itself a
+/// [`tower_service::Service`] for whoever has a request at hand.
+///
+/// What it cannot route or deliver it answers itself, with a JSON body such as
+/// `{"error":"no_route","message":"no route matches","request_id":"…"}` that names no address.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use orchestra_mesh::pick::{RoundRobin, Target};
+/// use orchestra_mesh::route::{PathPattern, Route};
+/// use orchestra_mesh::{Client, Gateway};
+///
+/// let carts = RoundRobin::new([Target::new("cart-1".parse()?, "127.0.0.1:8081".parse()?)]);
+/// let carts = Client::builder("cart".parse()?, Arc::new(carts)).build()?;
+/// let gateway = Gateway::builder()
+///     .route(Route::to("carts", "cart".parse()?).path(PathPattern::prefix("/carts")?))
+///     .client(carts)
+///     .build()?;
+/// let serving = gateway.serve(["127.0.0.1:0".parse()?]).await?;
+/// println!("listening on {}", serving.endpoints()[0]);
+/// let drained = serving.shutdown(Duration::from_secs(5)).await;
+/// assert_eq!(drained.cut, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    table: Table,
+    destinations: HashMap<ServiceName, Destination>,
+    limits: Limits,
+    strip: Vec<Box<str>>,
+    sampling: Ratio,
+    clock: Arc<dyn Clock>,
+    listener: Arc<dyn Listener<Event>>,
+    rng: Mutex<fastrand::Rng>,
+}
+
+#[derive(Debug)]
+enum Destination {
+    Client(Client),
+    Mounted(Mounted),
+}
+
+impl Gateway {
+    /// A gateway without routes.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Listens on these endpoints; all are bound before the first connection is accepted.
+    ///
+    /// A Unix socket left behind by a process that died is replaced; one in use is an error, as is a port
+    /// in use, of kind [`Bind`](crate::error::Kind::Bind) with the address in its message.
+    pub async fn serve(
+        &self,
+        endpoints: impl IntoIterator<Item = Endpoint>,
+    ) -> Result<Serving, Error> {
+        Serving::start(self, endpoints).await
+    }
+
+    /// Answers one request.
+    async fn answer(&self, request: Request<Body>, peer: Option<SocketAddr>) -> Response<Body> {
+        let started = self.shared.clock.now();
+        let method = request.method().clone();
+        let (admitted, request) = self.shared.admit(request, peer);
+        let mut visit = Visit::default();
+        let result = match request {
+            Ok(request) => self.shared.dispatch(request, &admitted, &mut visit).await,
+            Err(refusal) => Err(refusal),
+        };
+        let reason = result.as_ref().err().map(|refusal| refusal.reason);
+        let mut response = result.unwrap_or_else(|refusal| refusal.into_response(&admitted.id));
+        admitted.mark(&mut response);
+        self.shared
+            .listener
+            .on_event(&Event::Request(event::Request {
+                route: visit.route,
+                service: visit.service,
+                method,
+                status: response.status(),
+                reason,
+                duration: self.shared.clock.now().since(started),
+                trace: admitted.trace,
+            }));
+        response
+    }
+}
+
+/// Where a request came by.
+#[derive(Debug, Default)]
+struct Visit {
+    route: Option<Arc<str>>,
+    service: Option<ServiceName>,
+}
+
+impl Shared {
+    async fn dispatch(
+        &self,
+        mut request: Request<Body>,
+        admitted: &Admitted,
+        visit: &mut Visit,
+    ) -> Result<Response<Body>, Refusal> {
+        let route = self.route(&request).ok_or_else(Refusal::no_route)?;
+        visit.route = Some(route.shared_name());
+        let service = route.destinations().choose(request.headers(), self.draw());
+        visit.service = Some(service.clone());
+        let left = shortest(route.limit(), admitted.left);
+        deadline::to_headers(request.headers_mut(), left);
+        let destination = self
+            .destinations
+            .get(service)
+            .ok_or_else(Refusal::no_route)?;
+        let result = match destination {
+            Destination::Client(client) => client.send(request).await,
+            Destination::Mounted(mounted) => mounted.call(service, request, left).await,
+        };
+        result.map_err(|error| {
+            tracing::debug!(%error, %service, "the gateway answers for a service");
+            if admitted.is_body_too_large() {
+                return Refusal::body_too_large();
+            }
+            refusal_of(&error)
+        })
+    }
+
+    fn route(&self, request: &Request<Body>) -> Option<&Route> {
+        let host = intake::host(request);
+        let query = Query::new(request.uri().path(), request.method(), request.headers());
+        self.table.find(&query.host(host))
+    }
+
+    fn draw(&self) -> u64 {
+        self.rng.lock().u64(..)
+    }
+}
+
+fn shortest(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    [one, other].into_iter().flatten().min()
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway")
+            .field("table", &self.shared.table)
+            .field("destinations", &self.shared.destinations)
+            .field("limits", &self.shared.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The future of an answer through [`tower_service::Service`].
+pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>);
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResponseFuture")
+    }
+}
+
+/// Always ready, and never fails: what goes wrong is a response.
+impl tower_service::Service<Request<Body>> for Gateway {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
+        let gateway = self.clone();
+        ResponseFuture(Box::pin(
+            async move { Ok(gateway.answer(request, None).await) },
+        ))
+    }
+}

@@ -1,0 +1,4 @@
+//! The crate's public behaviour, over real sockets where there is a wire.
+
+mod gateway;
+mod upstream;
