@@ -1,0 +1,1 @@
+//! The laws of a runtime, as tests.

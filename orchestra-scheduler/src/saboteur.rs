@@ -1,0 +1,1 @@
+//! Runtimes that break one law each.
