@@ -1,0 +1,206 @@
+//! Definitions: the graph of steps that a saga runs through.
+//!
+//! A step names the [`Handle`]s of earlier steps as its inputs, and those are the edges: reading the
+//! output of a step that is not an ancestor cannot be written. Steps whose ancestors are done run
+//! concurrently. Each step has one of four [`Kind`]s, and [`Builder::build`] checks their order
+//! (Richardson, "Microservices Patterns", chapter 4): compensatable steps come before the pivot, the
+//! point of no return, and retriable steps after everything that can still fail. A definition without
+//! a pivot has its point of no return when all steps that are not retriable are done.
+
+mod builder;
+mod check;
+mod handle;
+mod step;
+
+pub use builder::Builder;
+pub use handle::{Edges, Handle, Inputs};
+pub use step::StepBuilder;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestra_core::Backoff;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::StepName;
+use crate::retry::Effort;
+use crate::step::{Step, StepCall};
+
+/// What happens to a step when the saga goes back, and whether it may fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// It can be undone.
+    Compensatable,
+    /// The point of no return: once it is done, the saga goes forward only. At most one.
+    Pivot,
+    /// Tried until it is done, never undone; after everything that can still fail.
+    Retriable,
+    /// It changes nothing, so there is nothing to undo.
+    ReadOnly,
+}
+
+/// The order of compensations among branches; dependants always come before what they depend on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unwind {
+    /// Independent branches at the same time. A linear saga goes back strictly in reverse.
+    #[default]
+    Parallel,
+    /// One after the other, in the reverse order of definition.
+    Sequential,
+}
+
+/// The checked, immutable graph of a saga.
+///
+/// ```
+/// use orchestra_saga::{Call, Definition, Failure};
+///
+/// let mut d = Definition::builder("greeting", "1");
+/// let name = d.input::<String>();
+/// let text = d
+///     .step("compose", name, |_: Call, name: String| async move { Ok(format!("hello {name}")) })
+///     .read_only();
+/// d.step("send", (name, text), |_: Call, (to, text): (String, String)| async move {
+///     if to.is_empty() {
+///         return Err(Failure::rejected("nobody to greet"));
+///     }
+///     Ok(text.len())
+/// })
+/// .pivot();
+/// let greeting = d.build()?;
+/// assert_eq!(greeting.steps().count(), 2);
+/// # Ok::<(), orchestra_saga::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Definition {
+    pub(crate) id: Arc<str>,
+    pub(crate) version: Arc<str>,
+    pub(crate) hash: Arc<str>,
+    pub(crate) steps: Vec<Spec>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) unwind: Unwind,
+    pub(crate) parking: Backoff,
+    pub(crate) inputs: Vec<InputCheck>,
+}
+
+/// Says why a value is not the input that a handle promised.
+pub(crate) type InputCheck = fn(&Value) -> Result<(), serde_json::Error>;
+
+/// One step of a definition.
+#[derive(Debug, Clone)]
+pub(crate) struct Spec {
+    pub(crate) name: StepName,
+    pub(crate) kind: Kind,
+    pub(crate) shape: Shape,
+    pub(crate) parents: Vec<usize>,
+    pub(crate) children: Vec<usize>,
+    pub(crate) action: Body,
+    pub(crate) compensation: Option<Body>,
+    pub(crate) effort: Effort,
+    pub(crate) undo: Effort,
+}
+
+/// What is run.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    Code(Arc<dyn Step>),
+    Request(StepCall),
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Input,
+    Step(usize),
+}
+
+/// How the sources make up the input of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Nothing,
+    One(Source),
+    Tuple(Vec<Source>),
+}
+
+impl Shape {
+    pub(crate) fn sources(&self) -> &[Source] {
+        match self {
+            Self::Nothing => &[],
+            Self::One(source) => std::slice::from_ref(source),
+            Self::Tuple(sources) => sources,
+        }
+    }
+}
+
+impl Definition {
+    /// The most steps of a definition.
+    pub const MAX_STEPS: usize = 1024;
+
+    /// Begins a definition; a change of its graph is a new version.
+    pub fn builder(id: impl AsRef<str>, version: impl AsRef<str>) -> Builder {
+        Builder::new(id.as_ref(), version.as_ref())
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// A BLAKE3 hash of names, kinds, edges and requests, in hex. Retries and timeouts are not part of
+    /// it: they may change while sagas run.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The steps in the order of definition, each with its kind.
+    pub fn steps(&self) -> impl ExactSizeIterator<Item = (&StepName, Kind)> {
+        self.steps.iter().map(|step| (&step.name, step.kind))
+    }
+
+    /// Whether `input` has the type that the handles of [`Builder::input`] promise.
+    pub fn check_input(&self, input: &Value) -> Result<()> {
+        for check in &self.inputs {
+            check(input).map_err(|source| {
+                let message = format!(
+                    "input of saga definition {} is not valid: {source}",
+                    self.id
+                );
+                Error::new(ErrorKind::InvalidInput, message).caused_by(source)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether a step is a request, for which an executor needs a caller.
+    pub(crate) fn has_requests(&self) -> bool {
+        let request = |body: &Body| matches!(body, Body::Request(_));
+        self.steps
+            .iter()
+            .any(|step| request(&step.action) || step.compensation.as_ref().is_some_and(request))
+    }
+
+    pub(crate) fn index_of(&self, step: &StepName) -> Option<usize> {
+        self.steps.iter().position(|spec| spec.name == *step)
+    }
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Definition")
+            .field("id", &self.id)
+            .field("version", &self.version)
+            .field("hash", &self.hash)
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,155 @@
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestra_core::Backoff;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::step::{Draft, StepBuilder};
+use super::{Body, Definition, Handle, InputCheck, Inputs, Source, Unwind, check};
+use crate::error::{Error, ErrorKind, Result};
+use crate::step::{Call, Failure, Step, StepCall, TypedAction};
+
+/// The longest saga unless [`Builder::timeout`] says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// How slowly parked steps are tried again.
+const PARKING: Backoff = Backoff::exponential(Duration::from_secs(30), 2.0)
+    .cap(Duration::from_secs(900))
+    .jitter(orchestra_core::Jitter::Equal);
+
+/// Collects the steps of a [`Definition`]; mistakes are reported by [`Builder::build`].
+#[derive(Debug)]
+pub struct Builder {
+    id: Arc<str>,
+    version: Arc<str>,
+    mark: u64,
+    drafts: Vec<Draft>,
+    timeout: Option<Duration>,
+    unwind: Unwind,
+    parking: Backoff,
+    inputs: Vec<InputCheck>,
+}
+
+impl Builder {
+    pub(super) fn new(id: &str, version: &str) -> Self {
+        Self {
+            id: Arc::from(id),
+            version: Arc::from(version),
+            mark: mark(id, version),
+            drafts: Vec::new(),
+            timeout: Some(TIMEOUT),
+            unwind: Unwind::default(),
+            parking: PARKING,
+            inputs: Vec::new(),
+        }
+    }
+
+    /// The input of the saga, read as `T`. A start with another input is refused.
+    pub fn input<T: DeserializeOwned>(&mut self) -> Handle<T> {
+        fn check<T: DeserializeOwned>(input: &Value) -> Result<(), serde_json::Error> {
+            T::deserialize(input).map(drop)
+        }
+        self.inputs.push(check::<T>);
+        Handle::new(Source::Input, self.mark)
+    }
+
+    /// A step that runs a closure.
+    pub fn step<I, T, F, Fut>(&mut self, name: &str, inputs: I, act: F) -> StepBuilder<'_, I, T>
+    where
+        I: Inputs,
+        T: Serialize + Send + 'static,
+        F: Fn(Call, I::Value) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        let step = TypedAction::<I::Value, T, F>::new(act);
+        self.draft(name, &inputs, Body::Code(Arc::new(step)))
+    }
+
+    /// A step that runs an implementation of [`Step`], whose output is read as `T`.
+    pub fn step_with<T, I: Inputs>(
+        &mut self,
+        name: &str,
+        inputs: I,
+        step: impl Step + 'static,
+    ) -> StepBuilder<'_, I, T> {
+        self.draft(name, &inputs, Body::Code(Arc::new(step)))
+    }
+
+    /// A step that sends a request through the executor's [`Caller`](crate::Caller); its answer is read
+    /// as `T`.
+    pub fn call<T, I: Inputs>(
+        &mut self,
+        name: &str,
+        inputs: I,
+        request: StepCall,
+    ) -> StepBuilder<'_, I, T> {
+        self.draft(name, &inputs, Body::Request(request))
+    }
+
+    fn draft<I: Inputs, T>(
+        &mut self,
+        name: &str,
+        inputs: &I,
+        action: Body,
+    ) -> StepBuilder<'_, I, T> {
+        let draft = Draft::new(name, inputs.edges(), action);
+        StepBuilder::new(self, draft)
+    }
+
+    pub(super) fn push(&mut self, draft: Draft) -> (Source, u64) {
+        self.drafts.push(draft);
+        (Source::Step(self.drafts.len() - 1), self.mark)
+    }
+
+    /// The time after which a saga before its point of no return goes back. Five minutes by default.
+    #[must_use]
+    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.timeout = limit.into();
+        self
+    }
+
+    /// The order of compensations among independent branches.
+    #[must_use]
+    pub fn unwind(mut self, unwind: Unwind) -> Self {
+        self.unwind = unwind;
+        self
+    }
+
+    /// How slowly parked steps are tried again. From 30 s to 15 min by default.
+    #[must_use]
+    pub fn parking(mut self, backoff: Backoff) -> Self {
+        self.parking = backoff;
+        self
+    }
+
+    /// Checks the rules and freezes the graph.
+    pub fn build(self) -> Result<Definition> {
+        let fail = |reason: String| {
+            let message = format!("saga definition {:?} is not valid: {reason}", self.id);
+            Error::new(ErrorKind::InvalidDefinition, message)
+        };
+        for (what, text) in [("id", &self.id), ("version", &self.version)] {
+            check::name(what, text).map_err(fail)?;
+        }
+        let steps = check::steps(self.drafts, self.mark).map_err(fail)?;
+        Ok(Definition {
+            hash: check::hash(&self.id, &self.version, &steps),
+            id: self.id,
+            version: self.version,
+            steps,
+            timeout: self.timeout,
+            unwind: self.unwind,
+            parking: self.parking,
+            inputs: self.inputs,
+        })
+    }
+}
+
+/// Tells handles of one definition from those of another.
+fn mark(id: &str, version: &str) -> u64 {
+    let hash = blake3::hash(format!("{id}\n{version}").as_bytes());
+    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}

@@ -1,0 +1,163 @@
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestra_core::Backoff;
+use serde::de::DeserializeOwned;
+
+use super::handle::Edges;
+use super::{Body, Builder, Handle, Inputs, Kind, Shape, Source};
+use crate::error::Result;
+use crate::retry::{Effort, Retry};
+use crate::step::{Call, Failure, StepCall, TypedCompensation};
+
+/// All attempts of an action together.
+const ACTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// All fast attempts of a compensation together.
+const COMPENSATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A step before the rules are checked.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) shape: Shape,
+    pub(super) origins: Vec<(Source, u64)>,
+    pub(super) action: Body,
+    pub(super) compensation: Option<Body>,
+    pub(super) effort: Effort,
+    pub(super) undo: Effort,
+}
+
+impl Draft {
+    pub(super) fn new(name: &str, edges: Edges, action: Body) -> Self {
+        let undo = Retry::new(2, Backoff::exponential(Duration::from_millis(200), 2.0));
+        Self {
+            name: name.to_owned(),
+            kind: Kind::ReadOnly,
+            shape: edges.shape,
+            origins: edges.origins,
+            action,
+            compensation: None,
+            effort: effort(Retry::default(), ACTION_TIMEOUT),
+            undo: effort(undo, COMPENSATION_TIMEOUT),
+        }
+    }
+}
+
+fn effort(retry: Retry, total: Duration) -> Effort {
+    Effort {
+        retry,
+        attempt: None,
+        total,
+    }
+}
+
+/// A step whose kind is still to be said: [`compensate`](Self::compensate) (or one of its forms),
+/// [`pivot`](Self::pivot), [`retriable`](Self::retriable) or [`read_only`](Self::read_only) ends it.
+#[derive(Debug)]
+#[must_use = "a step belongs to the definition once its kind is said"]
+pub struct StepBuilder<'d, I, T> {
+    builder: &'d mut Builder,
+    draft: Draft,
+    types: PhantomData<fn(I) -> T>,
+}
+
+impl<'d, I: Inputs, T> StepBuilder<'d, I, T> {
+    pub(super) fn new(builder: &'d mut Builder, draft: Draft) -> Self {
+        Self {
+            builder,
+            draft,
+            types: PhantomData,
+        }
+    }
+
+    /// Runs after that step without reading its output.
+    pub fn after<U>(mut self, step: Handle<U>) -> Self {
+        self.draft.origins.push((step.source, step.definition));
+        self
+    }
+
+    /// How often and how fast the action is tried again.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.draft.effort.retry = retry;
+        self
+    }
+
+    /// The limit of one attempt; by default an even share of [`timeout`](Self::timeout), at least 1 s.
+    pub fn attempt_timeout(mut self, limit: Duration) -> Self {
+        self.draft.effort.attempt = Some(limit);
+        self
+    }
+
+    /// The limit of all attempts and the delays between them. 30 s by default. No attempt starts after
+    /// it; a retriable step is parked then.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.draft.effort.total = limit;
+        self
+    }
+
+    /// How often and how fast the compensation is tried again before the saga is parked. Two retries
+    /// by default.
+    pub fn compensation_retry(mut self, retry: Retry) -> Self {
+        self.draft.undo.retry = retry;
+        self
+    }
+
+    /// The limit of one attempt of the compensation. 20 s by default.
+    pub fn compensation_timeout(mut self, limit: Duration) -> Self {
+        self.draft.undo.attempt = Some(limit);
+        self
+    }
+
+    /// It can be undone by this closure, which is given the input, and the output if it is known that
+    /// the action took effect.
+    pub fn compensate<F, Fut>(self, compensate: F) -> Handle<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(Call, I::Value, Option<T>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let step = TypedCompensation::<I::Value, T, F>::new(compensate);
+        self.end(Kind::Compensatable, Some(Body::Code(Arc::new(step))))
+    }
+
+    /// It can be undone by this request.
+    pub fn compensate_with(self, request: StepCall) -> Handle<T> {
+        self.end(Kind::Compensatable, Some(Body::Request(request)))
+    }
+
+    /// It can be undone by its own [`Step::compensate`](crate::Step::compensate).
+    pub fn compensatable(self) -> Handle<T> {
+        let own = match &self.draft.action {
+            Body::Code(step) => Some(Body::Code(Arc::clone(step))),
+            Body::Request(_) => None,
+        };
+        self.end(Kind::Compensatable, own)
+    }
+
+    /// The point of no return. Its participant must answer a repeated key from its record, since an
+    /// unknown outcome is asked for until it is known.
+    pub fn pivot(self) -> Handle<T> {
+        self.end(Kind::Pivot, None)
+    }
+
+    /// Tried until it is done, and never undone.
+    pub fn retriable(self) -> Handle<T> {
+        self.end(Kind::Retriable, None)
+    }
+
+    /// It changes nothing.
+    pub fn read_only(self) -> Handle<T> {
+        self.end(Kind::ReadOnly, None)
+    }
+
+    fn end(self, kind: Kind, compensation: Option<Body>) -> Handle<T> {
+        let mut draft = self.draft;
+        draft.kind = kind;
+        draft.compensation = compensation;
+        let (source, definition) = self.builder.push(draft);
+        Handle::new(source, definition)
+    }
+}

@@ -1,0 +1,185 @@
+use std::collections::HashMap;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestra_core::{Clock, Listener, Silent, SystemWallClock, TokioClock, WallClock};
+
+use super::shared::{Listening, Shared, Time};
+use super::{Executor, Notice, timekeeper};
+use crate::definition::Definition;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Partition;
+use crate::step::Caller;
+use crate::store::SagaStore;
+
+/// Collects the parts of an [`Executor`].
+pub struct Builder {
+    store: Arc<dyn SagaStore>,
+    definitions: Vec<Arc<Definition>>,
+    caller: Option<Arc<dyn Caller>>,
+    clock: Arc<dyn Clock>,
+    wall: Arc<dyn WallClock>,
+    listener: Listening,
+    max_running: usize,
+    partition: Partition,
+    owner: String,
+    seed: Option<u64>,
+    snapshot_every: Option<NonZeroU64>,
+    poll: Duration,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("store", &self.store)
+            .field("definitions", &self.definitions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    pub(super) fn new(store: Arc<dyn SagaStore>) -> Self {
+        Self {
+            store,
+            definitions: Vec::new(),
+            caller: None,
+            clock: Arc::new(TokioClock::new()),
+            wall: Arc::new(SystemWallClock),
+            listener: Arc::new(Silent),
+            max_running: 10_000,
+            partition: Partition(0),
+            owner: format!("pid {}", std::process::id()),
+            seed: None,
+            snapshot_every: NonZeroU64::new(64),
+            poll: Duration::from_secs(1),
+        }
+    }
+
+    /// A definition that may be started and continued. Several versions of one id stand side by side;
+    /// [`Start::of`](super::Start::of) takes the last.
+    #[must_use]
+    pub fn definition(mut self, definition: impl Into<Arc<Definition>>) -> Self {
+        self.definitions.push(definition.into());
+        self
+    }
+
+    /// Sends the requests of declarative steps. Needed if a definition has any.
+    #[must_use]
+    pub fn caller(mut self, caller: impl Caller + 'static) -> Self {
+        self.caller = Some(Arc::new(caller));
+        self
+    }
+
+    /// Measures time; tokio's clock by default.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Tells the time of day, read once: from then on the clock is added to it.
+    #[must_use]
+    pub fn wall_clock(mut self, wall: Arc<dyn WallClock>) -> Self {
+        self.wall = wall;
+        self
+    }
+
+    /// Hears what happens.
+    #[must_use]
+    pub fn listener(mut self, listener: impl for<'a> Listener<Notice<'a>> + 'static) -> Self {
+        self.listener = Arc::new(listener);
+        self
+    }
+
+    /// The most sagas that run at a time; ten thousand by default. Parked sagas do not count.
+    #[must_use]
+    pub fn max_running(mut self, limit: NonZeroU32) -> Self {
+        self.max_running = usize::try_from(limit.get()).unwrap_or(usize::MAX);
+        self
+    }
+
+    /// The share of the sagas that is owned; zero by default.
+    #[must_use]
+    pub fn partition(mut self, partition: Partition) -> Self {
+        self.partition = partition;
+        self
+    }
+
+    /// The owner's name in the store, for people.
+    #[must_use]
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = owner.into();
+        self
+    }
+
+    /// Makes ids and delays repeatable.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Keeps a snapshot whenever a saga has this many events more; 64 by default.
+    #[must_use]
+    pub fn snapshot_every(mut self, events: Option<NonZeroU64>) -> Self {
+        self.snapshot_every = events;
+        self
+    }
+
+    /// How often the timers of sleeping sagas are looked at; each second by default.
+    #[must_use]
+    pub fn poll(mut self, interval: Duration) -> Self {
+        self.poll = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Claims the partition, which fences off whoever had it, and continues every unfinished saga.
+    ///
+    /// Must be called inside a tokio runtime with time enabled.
+    pub async fn build(self) -> Result<Executor> {
+        let definitions = self.checked_definitions()?;
+        let latest = self.definitions.iter();
+        let latest = latest.map(|d| (Arc::clone(&d.id), Arc::clone(d))).collect();
+        let claim = self.store.claim(self.partition, &self.owner).await?;
+        let time = Time::new(self.clock, &*self.wall);
+        let shared = Arc::new(Shared::new(shared::Parts {
+            store: self.store,
+            definitions,
+            latest,
+            caller: self.caller,
+            time,
+            listener: self.listener,
+            max_running: self.max_running,
+            claim,
+            rng: self
+                .seed
+                .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
+            snapshot_every: self.snapshot_every,
+            poll: self.poll,
+        }));
+        timekeeper::spawn(&shared);
+        Ok(Executor::new(shared))
+    }
+
+    fn checked_definitions(&self) -> Result<HashMap<(Arc<str>, Arc<str>), Arc<Definition>>> {
+        let mut found = HashMap::new();
+        for definition in &self.definitions {
+            let (id, version) = (&definition.id, &definition.version);
+            let fail = |reason: &str| {
+                let message = format!("saga definition {id} {version} {reason}");
+                Err(Error::new(ErrorKind::InvalidDefinition, message))
+            };
+            if definition.has_requests() && self.caller.is_none() {
+                return fail("has requests as steps, but the executor has no caller");
+            }
+            let key = (Arc::clone(id), Arc::clone(version));
+            if found.insert(key, Arc::clone(definition)).is_some() {
+                return fail("was given twice");
+            }
+        }
+        Ok(found)
+    }
+}
+
+use super::shared;

@@ -1,0 +1,363 @@
+//! The task of one saga.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestra_core::{Backoff, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::{Id, JoinError, JoinSet};
+
+use super::Notice;
+use super::attempt::{attempt, report};
+use super::shared::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::id::{SagaId, Version};
+use crate::machine::{Input, Machine};
+use crate::recovery;
+use crate::status::Status;
+use crate::step::{Call, StepOutcome};
+use crate::store::Append;
+
+/// How fast a saga whose store fails is read again.
+const AGAIN: Backoff = Backoff::exponential(Duration::from_millis(50), 2.0)
+    .cap(Duration::from_secs(10))
+    .jitter(orchestra_core::Jitter::Equal);
+
+/// Something to tell a saga, and who wants to know whether it mattered.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) input: Input,
+    pub(super) reply: Option<oneshot::Sender<Result<bool>>>,
+}
+
+impl Letter {
+    pub(super) fn silent(input: Input) -> Self {
+        Self { input, reply: None }
+    }
+}
+
+/// Why the task begins.
+pub(super) enum First {
+    /// A new saga, and who wants to know that it is durable.
+    Start(Machine, Append, oneshot::Sender<Result<()>>),
+    /// A saga of the store.
+    Letter(Letter),
+}
+
+/// Runs a saga until it has ended, sleeps, or the executor stops.
+pub(super) async fn drive(
+    shared: Arc<Shared>,
+    saga: SagaId,
+    inbox: mpsc::Receiver<Letter>,
+    permit: Option<OwnedSemaphorePermit>,
+    first: First,
+) {
+    let permit = match permit {
+        Some(permit) => Some(permit),
+        None => shared.permit().await,
+    };
+    let mut task = Task {
+        shared,
+        saga,
+        inbox,
+        failures: 0,
+    };
+    if permit.is_some() {
+        task.run(first).await;
+    } else {
+        // Letters of a stopping executor are dropped, which their senders see.
+        task.leave();
+    }
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    saga: SagaId,
+    inbox: mpsc::Receiver<Letter>,
+    failures: u32,
+}
+
+impl Task {
+    async fn run(&mut self, first: First) {
+        let mut letter = match first {
+            First::Letter(letter) => Some(letter),
+            First::Start(machine, append, reply) => match self.begin(machine, append).await {
+                Ok(run) => {
+                    // A caller who went away does not stop the saga.
+                    let _gone = reply.send(Ok(()));
+                    if self.follow(run, None).await {
+                        return;
+                    }
+                    None
+                }
+                Err(error) => {
+                    // It may be durable in spite of the error; the log knows.
+                    let lost = matches!(error.kind(), ErrorKind::Store | ErrorKind::Busy);
+                    let _gone = reply.send(Err(error));
+                    if !lost {
+                        self.leave();
+                        return;
+                    }
+                    None
+                }
+            },
+        };
+        while !self.recover(letter.take()).await {}
+    }
+
+    /// Makes the start durable and issues the first calls.
+    async fn begin(&self, machine: Machine, append: Append) -> Result<Run> {
+        let mut run = Run::new(Arc::clone(&self.shared), machine);
+        let events = append.events.clone();
+        run.append(events, append.start_key).await?;
+        Ok(run)
+    }
+
+    /// Reads the saga from its log and goes on. Whether the task is over.
+    async fn recover(&mut self, letter: Option<Letter>) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let find = |id: &str, version: &str| shared.find(id, version);
+        match recovery::load(&*shared.store, self.saga, find).await {
+            Ok(machine) => {
+                let run = Run::new(Arc::clone(&shared), machine);
+                self.follow(run, letter).await
+            }
+            Err(error) => self.failed(error, letter).await,
+        }
+    }
+
+    /// Whether the task is over.
+    async fn follow(&mut self, mut run: Run, letter: Option<Letter>) -> bool {
+        match run.go(&mut self.inbox, letter).await {
+            Ok(()) => self.leave_if_empty(),
+            Err(error) => self.failed(error, None).await,
+        }
+    }
+
+    async fn failed(&mut self, error: Error, letter: Option<Letter>) -> bool {
+        match error.kind() {
+            ErrorKind::Fenced => self.shared.fence(&error),
+            ErrorKind::NotFound
+            | ErrorKind::UnknownDefinition
+            | ErrorKind::DefinitionChanged
+            | ErrorKind::Corrupt => {
+                if error.kind() != ErrorKind::NotFound {
+                    tracing::error!(saga = %self.saga, %error, "saga cannot be continued");
+                    let (saga, error) = (self.saga, &error);
+                    self.shared.tell(&Notice::Unrecoverable { saga, error });
+                }
+            }
+            _ => return self.again(&error).await,
+        }
+        if let Some(reply) = letter.and_then(|letter| letter.reply) {
+            let _gone = reply.send(Err(error));
+        }
+        self.leave();
+        true
+    }
+
+    /// Waits a little before the log is read again. Whether the executor stops instead.
+    async fn again(&mut self, error: &Error) -> bool {
+        tracing::warn!(saga = %self.saga, %error, "saga store failed; reading the saga again");
+        let saga = self.saga;
+        self.shared.tell(&Notice::StoreFailed { saga, error });
+        self.failures = self.failures.saturating_add(1);
+        let delay = AGAIN.delay(self.failures, Duration::ZERO, self.shared.draw());
+        tokio::select! {
+            () = self.shared.stop.cancelled() => {
+                self.leave();
+                true
+            }
+            () = tokio::time::sleep(delay) => false,
+        }
+    }
+
+    fn leave(&mut self) {
+        drop(self.shared.running.lock().remove(&self.saga));
+        self.inbox.close();
+    }
+
+    /// Ends the task unless a letter has come.
+    fn leave_if_empty(&mut self) -> bool {
+        let mut running = self.shared.running.lock();
+        let empty = self.inbox.is_empty() || self.shared.stop.is_cancelled();
+        if empty {
+            drop(running.remove(&self.saga));
+        }
+        empty
+    }
+}
+
+/// A saga in memory, with its calls.
+struct Run {
+    shared: Arc<Shared>,
+    machine: Machine,
+    calls: JoinSet<Input>,
+    in_flight: HashMap<Id, Call>,
+    snapshot: Version,
+}
+
+impl Run {
+    fn new(shared: Arc<Shared>, machine: Machine) -> Self {
+        let snapshot = machine.version();
+        Self {
+            shared,
+            machine,
+            calls: JoinSet::new(),
+            in_flight: HashMap::new(),
+            snapshot,
+        }
+    }
+
+    /// Until the saga has ended, sleeps, or the executor stops.
+    async fn go(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Letter>,
+        first: Option<Letter>,
+    ) -> Result<()> {
+        if self.calls.is_empty() {
+            // Whatever the log shows in flight was called by someone who is gone.
+            self.take(Letter::silent(Input::Recovered)).await?;
+        }
+        let mut next = first;
+        loop {
+            if let Some(letter) = next.take() {
+                self.take(letter).await?;
+            }
+            if self.is_over() && inbox.is_empty() {
+                return Ok(());
+            }
+            next = Some(self.next(inbox).await);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let status = Status::of(self.machine.state());
+        let stopping = self.shared.stop.is_cancelled();
+        let asleep = || {
+            let soon = self.shared.now() + self.shared.poll;
+            status == Status::Parked && self.machine.wake().is_some_and(|wake| wake > soon)
+        };
+        self.calls.is_empty() && (status.is_terminal() || stopping || asleep())
+    }
+
+    async fn next(&mut self, inbox: &mut mpsc::Receiver<Letter>) -> Letter {
+        let stopping = self.shared.stop.is_cancelled();
+        let stop = self.shared.stop.clone();
+        let wake = self.machine.wake().filter(|_| !stopping);
+        let left = wake.map(|wake| wake.since(self.shared.now()));
+        tokio::select! {
+            Some(ended) = self.calls.join_next_with_id() => Letter::silent(self.ended(ended)),
+            Some(letter) = inbox.recv() => letter,
+            () = sleep(left) => Letter::silent(Input::Wake),
+            () = stop.cancelled(), if !stopping => Letter::silent(Input::Wake),
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Input), JoinError>) -> Input {
+        match ended {
+            Ok((id, input)) => {
+                self.in_flight.remove(&id);
+                input
+            }
+            Err(error) => match self.in_flight.remove(&error.id()) {
+                Some(call) => report(&call, StepOutcome::Unknown("the step panicked".to_owned())),
+                None => Input::Wake,
+            },
+        }
+    }
+
+    /// Decides, appends, and only then calls.
+    async fn take(&mut self, letter: Letter) -> Result<()> {
+        let Letter { input, reply } = letter;
+        let (now, draw) = (self.shared.now(), self.shared.draw());
+        let events = if self.shared.stop.is_cancelled() {
+            self.machine.settle(&input, now, draw)
+        } else {
+            self.machine.plan(&input, now, draw)
+        };
+        let settled = !self.machine.settle(&input, now, draw).is_empty();
+        if !events.is_empty() {
+            self.append(events, None).await?;
+        }
+        if let Some(reply) = reply {
+            let _gone = reply.send(Ok(settled));
+        }
+        Ok(())
+    }
+
+    async fn append(
+        &mut self,
+        events: Vec<Event>,
+        start_key: Option<orchestra_core::IdempotencyKey>,
+    ) -> Result<()> {
+        let (shared, now) = (Arc::clone(&self.shared), self.shared.now());
+        let saga = self.machine.saga();
+        let mut next = self.machine.clone();
+        let batch = Append::new(saga, self.machine.version(), now, events).start_key(start_key);
+        for recorded in batch.recorded(shared.claim.epoch) {
+            next.apply(&recorded)?;
+        }
+        let status = Status::of(next.state());
+        let batch = batch.status(status).wake(next.wake());
+        let events = batch.events.clone();
+        shared.store.append(shared.claim, batch).await?;
+        self.machine = next;
+        shared.tell(&Notice::Appended {
+            saga,
+            definition: self.machine.definition().id(),
+            status,
+            started: self.machine.state().started,
+            at: now,
+            events: &events,
+        });
+        shared.changed(saga, status);
+        self.issue(&events, now);
+        self.keep_snapshot(status).await;
+        Ok(())
+    }
+
+    fn issue(&mut self, events: &[Event], now: Timestamp) {
+        for event in events {
+            let Some(call) = self.machine.call(event, self.shared.claim.epoch, now) else {
+                continue;
+            };
+            let definition = Arc::clone(self.machine.definition());
+            let task = attempt(Arc::clone(&self.shared), definition, call.clone());
+            let id = self.calls.spawn(task).id();
+            self.in_flight.insert(id, call);
+        }
+    }
+
+    async fn keep_snapshot(&mut self, status: Status) {
+        let Some(every) = self.shared.snapshot_every else {
+            return;
+        };
+        let version = self.machine.version();
+        if status.is_terminal() || version.0 - self.snapshot.0 < every.get() {
+            return;
+        }
+        self.snapshot = version;
+        let Some(snapshot) = recovery::snapshot(&self.machine) else {
+            return;
+        };
+        let saved = self
+            .shared
+            .store
+            .save_snapshot(self.machine.saga(), snapshot)
+            .await;
+        if let Err(error) = saved {
+            tracing::warn!(saga = %self.machine.saga(), %error, "snapshot not kept");
+        }
+    }
+}
+
+/// Sleeps that long; for ever without a time.
+async fn sleep(left: Option<Duration>) {
+    match left {
+        Some(left) => tokio::time::sleep(left).await,
+        None => std::future::pending().await,
+    }
+}

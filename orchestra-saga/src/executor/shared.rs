@@ -1,0 +1,264 @@
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestra_core::{Clock, Listener, Monotonic, Timestamp, WallClock};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Notice;
+use super::drive::{self, First, Letter};
+use crate::definition::Definition;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::SagaId;
+use crate::status::Status;
+use crate::step::Caller;
+use crate::store::{Claim, SagaStore};
+
+pub(super) type Listening = Arc<dyn for<'a> Listener<Notice<'a>>>;
+
+/// Letters to one saga that may wait.
+const MAILBOX: usize = 16;
+
+/// Wall-clock time that never goes back: one reading, and a monotonic clock from there.
+#[derive(Debug)]
+pub(super) struct Time {
+    clock: Arc<dyn Clock>,
+    wall: Timestamp,
+    origin: Monotonic,
+}
+
+impl Time {
+    pub(super) fn new(clock: Arc<dyn Clock>, wall: &dyn WallClock) -> Self {
+        let origin = clock.now();
+        let wall = wall.wall();
+        Self {
+            clock,
+            wall,
+            origin,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.wall + self.clock.now().since(self.origin)
+    }
+}
+
+pub(super) struct Parts {
+    pub(super) store: Arc<dyn SagaStore>,
+    pub(super) definitions: HashMap<(Arc<str>, Arc<str>), Arc<Definition>>,
+    pub(super) latest: HashMap<Arc<str>, Arc<Definition>>,
+    pub(super) caller: Option<Arc<dyn Caller>>,
+    pub(super) time: Time,
+    pub(super) listener: Listening,
+    pub(super) max_running: usize,
+    pub(super) claim: Claim,
+    pub(super) rng: fastrand::Rng,
+    pub(super) snapshot_every: Option<NonZeroU64>,
+    pub(super) poll: Duration,
+}
+
+/// What the tasks of an executor have in common.
+pub(super) struct Shared {
+    pub(super) store: Arc<dyn SagaStore>,
+    definitions: HashMap<(Arc<str>, Arc<str>), Arc<Definition>>,
+    latest: HashMap<Arc<str>, Arc<Definition>>,
+    pub(super) caller: Option<Arc<dyn Caller>>,
+    time: Time,
+    listener: Listening,
+    permits: Arc<Semaphore>,
+    pub(super) claim: Claim,
+    rng: Mutex<fastrand::Rng>,
+    pub(super) snapshot_every: Option<NonZeroU64>,
+    pub(super) poll: Duration,
+    pub(super) running: Mutex<HashMap<SagaId, mpsc::Sender<Letter>>>,
+    watchers: Mutex<HashMap<SagaId, watch::Sender<()>>>,
+    fenced: Mutex<Option<String>>,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("store", &self.store)
+            .field("claim", &self.claim)
+            .field("running", &self.running.lock().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            store: parts.store,
+            definitions: parts.definitions,
+            latest: parts.latest,
+            caller: parts.caller,
+            time: parts.time,
+            listener: parts.listener,
+            permits: Arc::new(Semaphore::new(
+                parts.max_running.min(Semaphore::MAX_PERMITS),
+            )),
+            claim: parts.claim,
+            rng: Mutex::new(parts.rng),
+            snapshot_every: parts.snapshot_every,
+            poll: parts.poll,
+            running: Mutex::default(),
+            watchers: Mutex::default(),
+            fenced: Mutex::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.time.now()
+    }
+
+    pub(super) fn draw(&self) -> u64 {
+        self.rng.lock().u64(..)
+    }
+
+    pub(super) fn draw_wide(&self) -> u128 {
+        self.rng.lock().u128(..)
+    }
+
+    pub(super) fn tell(&self, notice: &Notice<'_>) {
+        self.listener.on_event(notice);
+    }
+
+    pub(super) fn find(&self, id: &str, version: &str) -> Option<Arc<Definition>> {
+        let key = (Arc::from(id), Arc::from(version));
+        self.definitions.get(&key).map(Arc::clone)
+    }
+
+    pub(super) fn definition(&self, id: &str, version: Option<&str>) -> Result<Arc<Definition>> {
+        let found = match version {
+            Some(version) => self.find(id, version),
+            None => self.latest.get(id).map(Arc::clone),
+        };
+        found.ok_or_else(|| {
+            let message = format!("no saga definition {id} {}", version.unwrap_or_default());
+            Error::new(ErrorKind::UnknownDefinition, message.trim_end())
+        })
+    }
+
+    /// Why nothing is begun any more.
+    pub(super) fn stopping(&self) -> Error {
+        match &*self.fenced.lock() {
+            Some(reason) => Error::new(ErrorKind::Fenced, reason.clone()),
+            None => Error::new(
+                ErrorKind::ShuttingDown,
+                "the saga executor is shutting down",
+            ),
+        }
+    }
+
+    pub(super) fn check_accepting(&self) -> Result<()> {
+        if self.stop.is_cancelled() {
+            return Err(self.stopping());
+        }
+        Ok(())
+    }
+
+    pub(super) fn try_permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permits = Arc::clone(&self.permits);
+        permits.try_acquire_owned().map_err(|_none| {
+            Error::new(
+                ErrorKind::Overloaded,
+                "as many sagas as allowed are running",
+            )
+        })
+    }
+
+    /// A permit, or none once the executor stops.
+    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        let permits = Arc::clone(&self.permits);
+        tokio::select! {
+            () = self.stop.cancelled() => None,
+            permit = permits.acquire_owned() => permit.ok(),
+        }
+    }
+
+    /// Runs a new saga.
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        saga: SagaId,
+        permit: OwnedSemaphorePermit,
+        first: First,
+    ) -> Result<()> {
+        let (sender, inbox) = mpsc::channel(MAILBOX);
+        self.running.lock().insert(saga, sender);
+        self.track(drive::drive(
+            Arc::clone(self),
+            saga,
+            inbox,
+            Some(permit),
+            first,
+        ));
+        Ok(())
+    }
+
+    /// Hands a letter to the task of the saga, which is begun if there is none.
+    pub(super) fn deliver(
+        self: &Arc<Self>,
+        saga: SagaId,
+        letter: Letter,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<()> {
+        let mut running = self.running.lock();
+        // Sending and leaving happen under this lock, so no letter is lost in a mailbox left behind.
+        if let Some(mailbox) = running.get(&saga) {
+            return mailbox.try_send(letter).map_err(|_full| {
+                Error::new(ErrorKind::Overloaded, "too many requests at once").of(saga)
+            });
+        }
+        let (sender, inbox) = mpsc::channel(MAILBOX);
+        running.insert(saga, sender);
+        drop(running);
+        let first = First::Letter(letter);
+        self.track(drive::drive(Arc::clone(self), saga, inbox, permit, first));
+        Ok(())
+    }
+
+    pub(super) fn is_running(&self, saga: SagaId) -> bool {
+        self.running.lock().contains_key(&saga)
+    }
+
+    pub(super) fn track(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // The tracker owns the task; shutdown awaits it.
+        drop(self.tasks.spawn(task));
+    }
+
+    /// Another owner has the partition: nothing is called any more.
+    pub(super) fn fence(&self, error: &Error) {
+        let first = self.fenced.lock().replace(error.to_string()).is_none();
+        if first {
+            tracing::error!(%error, "saga executor fenced off: another owner claimed its partition");
+            self.tell(&Notice::Fenced { error });
+        }
+        self.stop.cancel();
+    }
+
+    /// Hears of every batch of the saga.
+    pub(super) fn watch(&self, saga: SagaId) -> watch::Receiver<()> {
+        let mut watchers = self.watchers.lock();
+        let sender = watchers.entry(saga).or_insert_with(|| watch::channel(()).0);
+        sender.subscribe()
+    }
+
+    pub(super) fn changed(&self, saga: SagaId, status: Status) {
+        let mut watchers = self.watchers.lock();
+        let Some(sender) = watchers.get(&saga) else {
+            return;
+        };
+        let heard = sender.send(()).is_ok();
+        if !heard || status.is_terminal() {
+            drop(watchers.remove(&saga));
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The decisions of a saga, without clock, store or network.
+//!
+//! [`State`] is the fold of the log. [`Machine::plan`] answers an [`Input`] with the events to append as
+//! one batch: what the input settles, and every intent that has become possible by it, so the result of
+//! one step and the intent of the next are durable together. After the append the same events are
+//! folded by [`Machine::apply`], and each `…_scheduled` event among them is a call to make
+//! ([`Machine::call`]).
+//!
+//! Moments are wall-clock [`Timestamp`]s because deadlines outlive the process; a driver makes them from
+//! one reading of the wall clock and a monotonic clock, so a step of the former moves no running
+//! deadline.
+//!
+//! Going back follows the graph (Garcia-Molina and Salem, "Sagas", 1987, generalised from a list): a
+//! step is compensated when all that depends on it has nothing left to undo. A step in flight is let
+//! finish. A step that was ever in doubt is compensated *if applied*, even when a later attempt was
+//! refused.
+
+mod decide;
+mod fold;
+mod settle;
+mod state;
+mod unwind;
+
+pub use state::{Phase, State};
+pub(crate) use state::{Progress, Stage, StepState};
+
+use std::sync::Arc;
+
+use orchestra_core::{Timestamp, TraceContext};
+
+use crate::definition::Definition;
+use crate::error::Result;
+use crate::event::{Event, Recorded};
+use crate::id::{Epoch, SagaId, StepName, Version};
+use crate::step::{Applied, Call, Operation, StepOutcome};
+
+/// What the machine is told.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Input {
+    /// Time has passed.
+    Wake,
+    /// This process took the saga over from its log: no call is in flight.
+    Recovered,
+    /// An attempt has ended.
+    Report {
+        /// The step.
+        step: StepName,
+        /// Doing or undoing.
+        op: Operation,
+        /// The attempt.
+        attempt: u32,
+        /// How it ended.
+        outcome: StepOutcome,
+    },
+    /// Someone asks to give the saga up. Nothing happens past the point of no return.
+    Cancel {
+        /// What they say.
+        reason: String,
+    },
+    /// An operator asks to try parked steps again at once.
+    Resume,
+}
+
+/// The state of one saga and the rules that move it.
+///
+/// Laws: 1. `plan` changes nothing; 2. folding the same log gives the same state, whoever wrote it;
+/// 3. every attempt follows its intent, attempts of one operation follow each other; 4. no compensation
+/// precedes one that depends on it, and no action follows its compensation; 5. a saga ends completed,
+/// or compensated, or stays parked with a time to try again: it never stops silently.
+///
+/// ```
+/// use orchestra_core::Timestamp;
+/// use orchestra_saga::machine::{Input, Machine};
+/// use orchestra_saga::{Call, Definition, Epoch, Event, Recorded, SagaId, Version};
+///
+/// let mut d = Definition::builder("one", "1");
+/// let input = d.input::<u32>();
+/// d.step("double", input, |_: Call, n: u32| async move { Ok(n * 2) }).read_only();
+/// let mut machine = Machine::new(d.build()?.into(), SagaId::from_bytes([7; 16]));
+///
+/// let now = Timestamp::UNIX_EPOCH;
+/// let events = machine.start(serde_json::json!(21), None, now);
+/// let names: Vec<_> = events.iter().map(Event::name).collect();
+/// assert_eq!(names, ["saga_started", "step_scheduled"]);
+/// for (number, event) in (1..).zip(events) {
+///     machine.apply(&Recorded::new(Version(number), Epoch(1), now, event))?;
+/// }
+/// assert_eq!(machine.plan(&Input::Wake, now, 0), []);
+/// # Ok::<(), orchestra_saga::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Machine {
+    definition: Arc<Definition>,
+    saga: SagaId,
+    state: State,
+}
+
+impl Machine {
+    /// A saga whose log is empty.
+    pub fn new(definition: Arc<Definition>, saga: SagaId) -> Self {
+        let state = State::new(definition.steps.len());
+        Self {
+            definition,
+            saga,
+            state,
+        }
+    }
+
+    /// A saga whose log was folded up to a snapshot.
+    pub(crate) fn resume(definition: Arc<Definition>, saga: SagaId, state: State) -> Self {
+        Self {
+            definition,
+            saga,
+            state,
+        }
+    }
+
+    /// The definition.
+    pub fn definition(&self) -> &Arc<Definition> {
+        &self.definition
+    }
+
+    /// The saga.
+    pub fn saga(&self) -> SagaId {
+        self.saga
+    }
+
+    /// The state so far.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The first batch: the start and the first intents.
+    pub fn start(
+        &self,
+        input: serde_json::Value,
+        trace: Option<&TraceContext>,
+        now: Timestamp,
+    ) -> Vec<Event> {
+        let started = Event::SagaStarted {
+            definition: Arc::clone(&self.definition.id),
+            version: Arc::clone(&self.definition.version),
+            hash: Arc::clone(&self.definition.hash),
+            input: Arc::new(input),
+            deadline: self.definition.timeout.map(|limit| now + limit),
+            trace: trace.map(|trace| Arc::from(trace.to_string())),
+        };
+        self.follow(vec![started], now)
+    }
+
+    /// The events that answer `input` at `now`, to be appended as one batch; none if nothing changes.
+    ///
+    /// `draw` is uniform over `u64` and shortens delays. A report of an attempt that is not in flight
+    /// changes nothing.
+    pub fn plan(&self, input: &Input, now: Timestamp, draw: u64) -> Vec<Event> {
+        self.follow(self.settle(input, now, draw), now)
+    }
+
+    /// The events that answer `input` alone, without new intents: for an executor that shuts down.
+    pub fn settle(&self, input: &Input, now: Timestamp, draw: u64) -> Vec<Event> {
+        settle::settle(&self.definition, &self.state, input, now, draw)
+    }
+
+    /// Adds what `events` make possible.
+    fn follow(&self, mut events: Vec<Event>, now: Timestamp) -> Vec<Event> {
+        let mut state = self.state.clone();
+        for event in &events {
+            // What was decided by this state folds into it.
+            if state.fold(&self.definition, now, event).is_err() {
+                return Vec::new();
+            }
+        }
+        loop {
+            let more = decide::decide(&self.definition, self.saga, &state, now);
+            if more.is_empty() {
+                return events;
+            }
+            for event in more {
+                if state.fold(&self.definition, now, &event).is_err() {
+                    return events;
+                }
+                events.push(event);
+            }
+        }
+    }
+
+    /// Folds an event of the log. One that does not fit is [`Corrupt`](crate::ErrorKind::Corrupt), and
+    /// the machine is of no more use then.
+    pub fn apply(&mut self, recorded: &Recorded) -> Result<()> {
+        self.state
+            .apply(&self.definition, recorded)
+            .map_err(|error| error.of(self.saga))
+    }
+
+    /// The call of a `…_scheduled` event that has been applied.
+    pub fn call(&self, event: &Event, epoch: Epoch, now: Timestamp) -> Option<Call> {
+        let (op, attempt, key, deadline, applied) = match event {
+            Event::StepScheduled {
+                attempt,
+                key,
+                deadline,
+                ..
+            } => (Operation::Action, attempt, key, deadline, Applied::Unknown),
+            Event::CompensationScheduled {
+                attempt,
+                key,
+                deadline,
+                applied,
+                ..
+            } => (Operation::Compensation, attempt, key, deadline, *applied),
+            _ => return None,
+        };
+        let step = event.step()?;
+        let state = self.state.steps.get(self.definition.index_of(step)?)?;
+        let output = match op {
+            Operation::Action => None,
+            Operation::Compensation => state.output.clone(),
+        };
+        Some(Call {
+            saga: self.saga,
+            definition: Arc::clone(&self.definition.id),
+            step: step.clone(),
+            op,
+            attempt: *attempt,
+            key: key.clone(),
+            epoch,
+            deadline: *deadline,
+            budget: deadline.since(now),
+            trace: self
+                .state
+                .trace
+                .as_deref()
+                .and_then(|text| text.parse().ok()),
+            input: state.input.clone().unwrap_or_default(),
+            output,
+            applied,
+        })
+    }
+
+    /// When [`Input::Wake`] will change something, if ever; attempts in flight are not counted.
+    pub fn wake(&self) -> Option<Timestamp> {
+        decide::wake(&self.definition, &self.state)
+    }
+
+    /// The number of events.
+    pub fn version(&self) -> Version {
+        self.state.version
+    }
+}

@@ -1,0 +1,261 @@
+//! What each event does to the state. Refuses what the rules could not have produced.
+
+use std::sync::Arc;
+
+use orchestra_core::Timestamp;
+
+use super::state::{Phase, Progress, Stage, State, StepState};
+use crate::definition::Definition;
+use crate::error::{Error, Result};
+use crate::event::{Event, Recorded};
+use crate::id::{StepName, Version};
+use crate::step::Operation;
+
+impl State {
+    pub(super) fn apply(&mut self, definition: &Definition, recorded: &Recorded) -> Result<()> {
+        let expected = Version(self.version.0 + 1);
+        if recorded.version != expected {
+            let found = recorded.version;
+            return Err(Error::corrupt(format!(
+                "event {found} where {expected} was expected"
+            )));
+        }
+        self.fold(definition, recorded.at, &recorded.event)
+    }
+
+    pub(super) fn fold(
+        &mut self,
+        definition: &Definition,
+        at: Timestamp,
+        event: &Event,
+    ) -> Result<()> {
+        let fits = match self.phase {
+            Phase::Unborn => matches!(event, Event::SagaStarted { .. }),
+            Phase::Running | Phase::Compensating => !matches!(event, Event::SagaStarted { .. }),
+            Phase::Completed | Phase::Compensated => false,
+        };
+        if !fits {
+            return Err(self.unfit(event));
+        }
+        match event.step() {
+            Some(step) => self.fold_step(definition, at, event, step)?,
+            None => self.fold_saga(definition, at, event)?,
+        }
+        self.version.0 += 1;
+        self.updated = at;
+        Ok(())
+    }
+
+    fn unfit(&self, event: &Event) -> Error {
+        let (name, phase, version) = (event.name(), self.phase, self.version);
+        let step = event.step().map(|step| format!(" of step {step}"));
+        let step = step.unwrap_or_default();
+        Error::corrupt(format!(
+            "{name}{step} after event {version} does not fit a {phase:?} saga"
+        ))
+    }
+
+    fn fold_saga(&mut self, definition: &Definition, at: Timestamp, event: &Event) -> Result<()> {
+        match event {
+            Event::SagaStarted {
+                hash,
+                input,
+                deadline,
+                trace,
+                ..
+            } => {
+                if *hash != definition.hash {
+                    let (id, version) = (&definition.id, &definition.version);
+                    return Err(Error::new(
+                        crate::ErrorKind::DefinitionChanged,
+                        format!("saga definition {id} {version} has changed since the start"),
+                    ));
+                }
+                self.phase = Phase::Running;
+                self.input = Arc::clone(input);
+                self.deadline = *deadline;
+                self.trace.clone_from(trace);
+                self.started = at;
+            }
+            Event::CompensationStarted { cause } if self.phase == Phase::Running => {
+                self.phase = Phase::Compensating;
+                self.cause = Some(cause.clone());
+            }
+            Event::SagaRecovered => self.each_progress(StepState::interrupt),
+            Event::SagaResumed => self.each_progress(|step| step.resume(at)),
+            Event::SagaCancelRequested { reason } => self.cancel = Some(reason.clone()),
+            Event::SagaCompleted if self.phase == Phase::Running => {
+                self.phase = Phase::Completed;
+            }
+            Event::SagaCompensated if self.phase == Phase::Compensating => {
+                self.phase = Phase::Compensated;
+            }
+            _ => return Err(self.unfit(event)),
+        }
+        Ok(())
+    }
+
+    fn each_progress(&mut self, change: impl FnMut(&mut StepState)) {
+        self.steps.iter_mut().for_each(change);
+    }
+
+    fn fold_step(
+        &mut self,
+        definition: &Definition,
+        at: Timestamp,
+        event: &Event,
+        name: &StepName,
+    ) -> Result<()> {
+        let index = definition.index_of(name);
+        let Some(step) = index.and_then(|index| self.steps.get_mut(index)) else {
+            return Err(Error::corrupt(format!(
+                "{} of unknown step {name}",
+                event.name()
+            )));
+        };
+        if step.fold(at, event) {
+            Ok(())
+        } else {
+            Err(self.unfit(event))
+        }
+    }
+}
+
+impl StepState {
+    /// Whether the event fits.
+    fn fold(&mut self, at: Timestamp, event: &Event) -> bool {
+        match event {
+            Event::StepScheduled {
+                attempt,
+                input,
+                step_deadline,
+                ..
+            } => {
+                if let Some(input) = input {
+                    self.input = Some(Arc::clone(input));
+                }
+                self.deadline = Some(*step_deadline);
+                self.undo.stage == Stage::Pending && self.action.begin(*attempt)
+            }
+            Event::StepCompleted {
+                attempt, output, ..
+            } => {
+                self.output = Some(Arc::clone(output));
+                self.action.end(*attempt, Stage::Done)
+            }
+            Event::StepFailed {
+                attempt,
+                reason,
+                retry,
+                ..
+            } => {
+                self.reason = Some(reason.clone());
+                self.action.fail(*attempt, at, *retry, Stage::Rejected)
+            }
+            Event::StepUnknown {
+                attempt,
+                reason,
+                retry,
+                ..
+            } => {
+                self.reason = Some(reason.clone());
+                self.tainted = true;
+                self.action.fail(*attempt, at, *retry, Stage::Unknown)
+            }
+            Event::CompensationScheduled { attempt, .. } => {
+                self.action.stage != Stage::Running && self.undo.begin(*attempt)
+            }
+            Event::CompensationCompleted { attempt, .. } => self.undo.end(*attempt, Stage::Done),
+            Event::CompensationFailed {
+                attempt,
+                reason,
+                retry,
+                ..
+            } => {
+                self.reason = Some(reason.clone());
+                self.undo.fail(*attempt, at, *retry, Stage::Rejected)
+            }
+            Event::SagaParked {
+                op, retry, reason, ..
+            } => {
+                self.reason = Some(reason.clone());
+                match op {
+                    Operation::Action => self.action.park(*retry),
+                    Operation::Compensation => self.undo.park(*retry),
+                }
+            }
+            _ => false,
+        }
+    }
+
+    fn interrupt(&mut self) {
+        if self.action.stage == Stage::Running {
+            self.action.stage = Stage::Interrupted;
+            self.tainted = true;
+        }
+        if self.undo.stage == Stage::Running {
+            self.undo.stage = Stage::Interrupted;
+        }
+    }
+
+    fn resume(&mut self, at: Timestamp) {
+        for progress in [&mut self.action, &mut self.undo] {
+            if let Stage::Parked(_) = progress.stage {
+                progress.stage = Stage::Waiting(at);
+                progress.parked = 0;
+                progress.tries = 0;
+            }
+        }
+    }
+}
+
+impl Progress {
+    /// The number that the next attempt has: a new one, or that of the interrupted attempt.
+    pub(super) fn next_attempt(&self) -> u32 {
+        match self.stage {
+            Stage::Interrupted => self.attempt,
+            _ => self.attempt.saturating_add(1),
+        }
+    }
+
+    fn begin(&mut self, attempt: u32) -> bool {
+        let ready = matches!(
+            self.stage,
+            Stage::Pending | Stage::Interrupted | Stage::Waiting(_) | Stage::Parked(_)
+        );
+        if !ready || attempt != self.next_attempt() {
+            return false;
+        }
+        if self.stage != Stage::Interrupted {
+            self.tries = self.tries.saturating_add(1);
+        }
+        self.attempt = attempt;
+        self.stage = Stage::Running;
+        true
+    }
+
+    fn end(&mut self, attempt: u32, stage: Stage) -> bool {
+        let fits = self.stage == Stage::Running && self.attempt == attempt;
+        self.stage = stage;
+        fits
+    }
+
+    /// An attempt ended, or one that was due will not be made.
+    fn fail(&mut self, attempt: u32, at: Timestamp, retry: Option<Timestamp>, end: Stage) -> bool {
+        let open = matches!(
+            self.stage,
+            Stage::Running | Stage::Interrupted | Stage::Waiting(_)
+        );
+        let fits = open && self.attempt == attempt;
+        self.delay = retry.map(|retry| retry.since(at)).unwrap_or_default();
+        self.stage = retry.map_or(end, Stage::Waiting);
+        fits
+    }
+
+    fn park(&mut self, until: Timestamp) -> bool {
+        let fits = matches!(self.stage, Stage::Rejected | Stage::Unknown);
+        self.parked = self.parked.saturating_add(1);
+        self.stage = Stage::Parked(until);
+        fits
+    }
+}

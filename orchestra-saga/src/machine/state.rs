@@ -1,0 +1,153 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestra_core::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::event::Cause;
+use crate::id::Version;
+
+/// Which way a saga goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Phase {
+    /// Its log is empty.
+    #[default]
+    Unborn,
+    /// Forward.
+    Running,
+    /// Back.
+    Compensating,
+    /// Every step took effect.
+    Completed,
+    /// Every effect is undone.
+    Compensated,
+}
+
+impl Phase {
+    /// Whether nothing will happen any more.
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Compensated)
+    }
+}
+
+/// The fold of a log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub(crate) phase: Phase,
+    pub(crate) version: Version,
+    pub(crate) input: Arc<Value>,
+    pub(crate) started: Timestamp,
+    pub(crate) updated: Timestamp,
+    pub(crate) deadline: Option<Timestamp>,
+    pub(crate) trace: Option<Arc<str>>,
+    pub(crate) cancel: Option<String>,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) steps: Vec<StepState>,
+}
+
+/// One step of a saga.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StepState {
+    pub(crate) action: Progress,
+    pub(crate) undo: Progress,
+    /// Some attempt may have taken effect without an answer.
+    pub(crate) tainted: bool,
+    pub(crate) input: Option<Arc<Value>>,
+    pub(crate) output: Option<Arc<Value>>,
+    pub(crate) deadline: Option<Timestamp>,
+    /// What it said last.
+    pub(crate) reason: Option<String>,
+}
+
+/// How far an operation of a step has come.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    pub(crate) stage: Stage,
+    /// The number of the last attempt.
+    pub(crate) attempt: u32,
+    /// Attempts since the beginning or since an operator's retry.
+    pub(crate) tries: u32,
+    /// The delay before the next attempt.
+    pub(crate) delay: Duration,
+    /// How often it was parked since the beginning or since an operator's retry.
+    pub(crate) parked: u32,
+}
+
+/// Where an operation stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Stage {
+    #[default]
+    Pending,
+    /// The intent is durable and the call is in flight.
+    Running,
+    /// The call was in flight when its process died.
+    Interrupted,
+    /// The next attempt is due then.
+    Waiting(Timestamp),
+    /// As [`Stage::Waiting`], slowly and visibly.
+    Parked(Timestamp),
+    Done,
+    /// It will not be tried again and had no effect, unless the step is tainted.
+    Rejected,
+    /// It will not be tried again and may have had an effect.
+    Unknown,
+}
+
+impl State {
+    pub(crate) fn new(steps: usize) -> Self {
+        Self {
+            phase: Phase::Unborn,
+            version: Version(0),
+            input: Arc::default(),
+            started: Timestamp::UNIX_EPOCH,
+            updated: Timestamp::UNIX_EPOCH,
+            deadline: None,
+            trace: None,
+            cancel: None,
+            cause: None,
+            steps: vec![StepState::default(); steps],
+        }
+    }
+
+    /// Which way it goes.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The number of events folded.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Why it goes back.
+    pub fn cause(&self) -> Option<&Cause> {
+        self.cause.as_ref()
+    }
+
+    /// Whether a step is parked.
+    pub fn is_parked(&self) -> bool {
+        !self.phase.is_terminal() && self.steps.iter().any(|step| step.parked().is_some())
+    }
+
+    /// Whether calls are in flight.
+    pub fn is_in_flight(&self) -> bool {
+        let running = |progress: &Progress| progress.stage == Stage::Running;
+        self.steps
+            .iter()
+            .any(|step| running(&step.action) || running(&step.undo))
+    }
+}
+
+impl StepState {
+    pub(crate) fn parked(&self) -> Option<Timestamp> {
+        [&self.action, &self.undo]
+            .into_iter()
+            .find_map(|progress| match progress.stage {
+                Stage::Parked(until) => Some(until),
+                _ => None,
+            })
+    }
+}

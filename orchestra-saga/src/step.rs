@@ -1,0 +1,160 @@
+//! Steps: what a saga does outside, and what the answers mean.
+//!
+//! Every attempt ends in one of four [`StepOutcome`]s. The difference between *it did not happen* and
+//! *nobody knows* is kept all the way: an unknown outcome is asked again with the same
+//! [`IdempotencyKey`], and a step that stays unknown is compensated *if applied*.
+
+pub mod call;
+mod request;
+mod response;
+mod typed;
+
+pub use call::{Applied, Call, Operation};
+pub use request::{Caller, StepCall, StepRequest};
+pub(crate) use typed::{TypedAction, TypedCompensation};
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+/// What became of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StepOutcome {
+    /// It took effect, once, and this is what it returned.
+    Done(Value),
+    /// It had no effect and never will: a refusal by the rules of the participant.
+    Rejected(String),
+    /// It had no effect, and may have one later.
+    Retryable {
+        /// What was said.
+        reason: String,
+        /// The least time to wait, if the participant named one.
+        after: Option<Duration>,
+    },
+    /// Nobody knows: no answer in time, a connection that broke after sending, a crash.
+    Unknown(String),
+}
+
+impl StepOutcome {
+    /// The name of the variant, for labels of metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::Rejected(_) => "rejected",
+            Self::Retryable { .. } => "retryable",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+}
+
+/// Why an attempt of a typed step is not done; see [`StepOutcome`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failure {
+    /// It had no effect and never will.
+    Rejected(String),
+    /// It had no effect, and may have one later.
+    Retryable {
+        /// What was said.
+        reason: String,
+        /// The least time to wait.
+        after: Option<Duration>,
+    },
+    /// Nobody knows whether it had an effect.
+    Unknown(String),
+}
+
+impl Failure {
+    /// It had no effect and never will.
+    pub fn rejected(reason: impl Into<String>) -> Self {
+        Self::Rejected(reason.into())
+    }
+
+    /// It had no effect, and may have one later.
+    pub fn retryable(reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self::Retryable {
+            reason,
+            after: None,
+        }
+    }
+
+    /// Nobody knows whether it had an effect.
+    pub fn unknown(reason: impl Into<String>) -> Self {
+        Self::Unknown(reason.into())
+    }
+}
+
+impl From<Failure> for StepOutcome {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Rejected(reason) => Self::Rejected(reason),
+            Failure::Retryable { reason, after } => Self::Retryable { reason, after },
+            Failure::Unknown(reason) => Self::Unknown(reason),
+        }
+    }
+}
+
+/// The body of a step.
+///
+/// Laws:
+/// 1. `act` may be called several times with one key, also by another process after a crash, and takes
+///    effect at most once: pass [`Call::key`] on to a participant that keeps it (see
+///    [`barrier`](crate::barrier)), or be idempotent by nature.
+/// 2. `Rejected` and `Retryable` are said only when nothing happened. In doubt: `Unknown`.
+/// 3. `compensate` undoes the effect of `act` of the same saga and step. It also holds when `act` never
+///    took effect (`call.applied` is [`Applied::Unknown`]), and then nothing is undone.
+/// 4. `compensate` does not refuse: a refusal parks the saga until a person resolves it.
+///
+/// Cancel: an attempt that outlives its deadline is dropped, and its outcome is `Unknown`. A panic is
+/// caught and is `Unknown` too. Drop: a step is dropped with its definition.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use orchestra_saga::{Call, Step, StepOutcome};
+///
+/// #[derive(Debug)]
+/// struct Reserve;
+///
+/// #[async_trait]
+/// impl Step for Reserve {
+///     async fn act(&self, call: &Call) -> StepOutcome {
+///         StepOutcome::Done(call.input["item"].clone())
+///     }
+///
+///     async fn compensate(&self, _call: &Call) -> StepOutcome {
+///         StepOutcome::Done(serde_json::Value::Null)
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Step: fmt::Debug + Send + Sync {
+    /// Makes one attempt.
+    async fn act(&self, call: &Call) -> StepOutcome;
+
+    /// Makes one attempt to undo. Called only on compensatable steps.
+    async fn compensate(&self, call: &Call) -> StepOutcome {
+        StepOutcome::Rejected(format!("step {} has no compensation", call.step))
+    }
+}
+
+macro_rules! forward {
+    ($($pointer:ident),+) => {$(
+        #[async_trait]
+        impl<T: Step + ?Sized> Step for $pointer<T> {
+            async fn act(&self, call: &Call) -> StepOutcome {
+                (**self).act(call).await
+            }
+
+            async fn compensate(&self, call: &Call) -> StepOutcome {
+                (**self).compensate(call).await
+            }
+        }
+    )+};
+}
+
+forward!(Arc, Box);

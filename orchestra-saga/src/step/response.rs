@@ -1,0 +1,67 @@
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::StepOutcome;
+
+/// The most of a participant's answer that is kept as the reason.
+const MAX_REASON: usize = 256;
+
+impl StepOutcome {
+    /// What an HTTP answer says about the attempt that asked.
+    ///
+    /// | answer | outcome |
+    /// |---|---|
+    /// | 2xx | `Done` with the JSON of the body; `null` when empty, a string when not JSON |
+    /// | 425, 429, or 503 with `Retry-After` | `Retryable` |
+    /// | 408, 1xx, any other 5xx | `Unknown`: the work may have been done |
+    /// | 3xx and any other 4xx | `Rejected` |
+    ///
+    /// Without an answer: a connection that was never made is `Retryable`, anything later `Unknown`.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use orchestra_saga::StepOutcome;
+    ///
+    /// let done = StepOutcome::from_http(StatusCode::CREATED, None, br#"{"hold":7}"#);
+    /// assert_eq!(done, StepOutcome::Done(serde_json::json!({ "hold": 7 })));
+    /// assert_eq!(StepOutcome::from_http(StatusCode::BAD_GATEWAY, None, b"").name(), "unknown");
+    /// ```
+    pub fn from_http(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        match status.as_u16() {
+            200..=299 => Self::Done(output(body)),
+            425 | 429 => Self::Retryable {
+                reason: reason(status, body),
+                after: retry_after,
+            },
+            503 if retry_after.is_some() => Self::Retryable {
+                reason: reason(status, body),
+                after: retry_after,
+            },
+            300..=399 => Self::Rejected(reason(status, body)),
+            400..=499 if status != StatusCode::REQUEST_TIMEOUT => {
+                Self::Rejected(reason(status, body))
+            }
+            _ => Self::Unknown(reason(status, body)),
+        }
+    }
+}
+
+fn output(body: &[u8]) -> Value {
+    if body.is_empty() {
+        return Value::Null;
+    }
+    serde_json::from_slice(body)
+        .unwrap_or_else(|_not_json| Value::String(String::from_utf8_lossy(body).into_owned()))
+}
+
+fn reason(status: StatusCode, body: &[u8]) -> String {
+    let start = body.get(..MAX_REASON).unwrap_or(body);
+    let text = String::from_utf8_lossy(start);
+    if text.trim().is_empty() {
+        status.to_string()
+    } else {
+        format!("{status}: {}", text.trim())
+    }
+}
