@@ -145,18 +145,23 @@ impl Window {
         let steps = to.saturating_sub(self.newest).min(SLOTS as u64);
         for step in 0..steps {
             let number = to - step;
-            if let Some(slot) = self.slots.get_mut((number % SLOTS as u64) as usize) {
-                self.total.requests -= slot.requests;
-                self.total.retries -= slot.retries;
-                *slot = Counts::default();
+            if let Some(slot) = self.slot(number) {
+                let gone = std::mem::take(slot);
+                self.total.requests -= gone.requests;
+                self.total.retries -= gone.retries;
             }
         }
         self.newest = self.newest.max(to);
     }
 
+    fn slot(&mut self, number: u64) -> Option<&mut Counts> {
+        let index = usize::try_from(number % SLOTS as u64).ok()?;
+        self.slots.get_mut(index)
+    }
+
     fn count(&mut self, field: fn(&mut Counts) -> &mut u64) {
         *field(&mut self.total) += 1;
-        if let Some(slot) = self.slots.get_mut((self.newest % SLOTS as u64) as usize) {
+        if let Some(slot) = self.slot(self.newest) {
             *field(slot) += 1;
         }
     }

@@ -4,6 +4,9 @@
 pub mod breaker;
 pub mod budget;
 pub mod client;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
 pub mod connect;
 pub mod deadline;
 pub mod error;
@@ -16,7 +19,11 @@ mod ratio;
 mod request;
 pub mod retry;
 pub mod route;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod saboteur;
 pub mod split;
+pub mod tower;
 
 pub use client::Client;
 pub use error::Error;

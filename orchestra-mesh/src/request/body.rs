@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -45,10 +46,15 @@ impl Body {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self(Inner::Stream(
-            body.map_err(|error| from_source(error.into()))
-                .boxed_unsync(),
-        ))
+        let mut body = Some(body);
+        // A body of ours stays what it is: known bytes stay known.
+        if let Some(ours) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
+            return ours.take().unwrap_or_default();
+        }
+        body.map_or_else(Self::empty, |body| {
+            let body = body.map_err(|error| from_source(error.into()));
+            Self(Inner::Stream(body.boxed_unsync()))
+        })
     }
 
     /// All bytes; more than `limit` are an error of kind [`Kind::BodyTooLarge`], and trailers are dropped.
@@ -80,12 +86,14 @@ impl Body {
             Inner::Full(bytes) if bytes.len() <= limit => self,
             _ => Self(Inner::Stream(
                 Limited::new(self, limit)
-                    .map_err(move |error| match error.downcast::<Error>() {
-                        Ok(ours) => *ours,
-                        Err(_) => {
-                            exceeded();
-                            too_large(limit)
-                        }
+                    .map_err(move |error| {
+                        error.downcast::<Error>().map_or_else(
+                            |_length| {
+                                exceeded();
+                                too_large(limit)
+                            },
+                            |ours| *ours,
+                        )
                     })
                     .boxed_unsync(),
             )),

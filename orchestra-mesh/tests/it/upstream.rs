@@ -13,12 +13,12 @@ use orchestra_mesh::route::Route;
 use orchestra_mesh::{Body, Gateway};
 use parking_lot::Mutex;
 
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
-pub type Checked = Result<(), Failure>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Checked = Result<(), Failure>;
 
 /// What an upstream does with a request.
 #[derive(Debug, Clone)]
-pub enum Act {
+pub(crate) enum Act {
     Status(u16),
     StatusWith(u16, &'static str, &'static str),
     Hang,
@@ -26,7 +26,7 @@ pub enum Act {
 
 /// A server that follows a script, answers 200 when it is at its end, and remembers the requests.
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     name: &'static str,
     state: Arc<Mutex<State>>,
 }
@@ -38,19 +38,19 @@ struct State {
 }
 
 #[derive(Debug, Clone)]
-pub struct Seen {
-    pub head: Arc<http::request::Parts>,
-    pub body: bytes::Bytes,
+pub(crate) struct Seen {
+    pub(crate) head: Arc<http::request::Parts>,
+    pub(crate) body: bytes::Bytes,
 }
 
 impl Seen {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.headers.get(name)?.to_str().ok()
     }
 }
 
 impl Upstream {
-    pub fn new(name: &'static str, script: impl IntoIterator<Item = Act>) -> Self {
+    pub(crate) fn new(name: &'static str, script: impl IntoIterator<Item = Act>) -> Self {
         let state = State {
             script: script.into_iter().collect(),
             seen: Vec::new(),
@@ -61,15 +61,15 @@ impl Upstream {
         }
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.lock().seen.clone()
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.state.lock().seen.len()
     }
 
-    pub async fn serve(&self, endpoint: Endpoint) -> Result<Serving, Failure> {
+    pub(crate) async fn serve(&self, endpoint: Endpoint) -> Result<Serving, Failure> {
         let this = self.clone();
         let service = tower::service_fn(move |request| {
             let this = this.clone();
@@ -113,15 +113,15 @@ impl Upstream {
     }
 }
 
-pub fn any_port() -> Endpoint {
+pub(crate) fn any_port() -> Endpoint {
     Endpoint::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], 0)))
 }
 
-pub fn first(serving: &Serving) -> Endpoint {
+pub(crate) fn first(serving: &Serving) -> Endpoint {
     serving.endpoints()[0].clone()
 }
 
-pub fn targets(endpoints: &[Endpoint]) -> Result<Vec<Target>, Failure> {
+pub(crate) fn targets(endpoints: &[Endpoint]) -> Result<Vec<Target>, Failure> {
     let numbered = endpoints.iter().enumerate();
     numbered
         .map(|(number, endpoint)| {
@@ -133,21 +133,21 @@ pub fn targets(endpoints: &[Endpoint]) -> Result<Vec<Target>, Failure> {
         .collect()
 }
 
-pub fn round_robin(endpoints: &[Endpoint]) -> Result<Arc<RoundRobin>, Failure> {
+pub(crate) fn round_robin(endpoints: &[Endpoint]) -> Result<Arc<RoundRobin>, Failure> {
     Ok(Arc::new(RoundRobin::new(targets(endpoints)?)))
 }
 
-pub const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
-pub fn get(path: &str) -> Result<Request<Body>, Failure> {
+pub(crate) fn get(path: &str) -> Result<Request<Body>, Failure> {
     Ok(Request::get(path).body(Body::empty())?)
 }
 
-pub fn post(path: &str, body: impl Into<Body>) -> Result<Request<Body>, Failure> {
+pub(crate) fn post(path: &str, body: impl Into<Body>) -> Result<Request<Body>, Failure> {
     Ok(Request::post(path).body(body.into())?)
 }
 
-pub async fn text(response: Response<Body>) -> Result<String, Failure> {
+pub(crate) async fn text(response: Response<Body>) -> Result<String, Failure> {
     let bytes = response.into_body().collect(1 << 20).await?;
     Ok(String::from_utf8(bytes.to_vec())?)
 }
