@@ -2,6 +2,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod balance;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
 pub mod error;
 pub mod event;
 pub mod follow;
@@ -11,6 +14,9 @@ pub mod heartbeat;
 pub mod instance;
 pub mod registry;
 pub mod resolver;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod saboteur;
 pub mod source;
 
 #[cfg(feature = "http")]

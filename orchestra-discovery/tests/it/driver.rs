@@ -200,10 +200,9 @@ async fn registration_that_is_refused_for_good_ends_the_heartbeat() {
     heartbeat.shutdown().await.unwrap();
 }
 
-fn heard() -> (
-    Arc<Mutex<Vec<Event>>>,
-    Arc<dyn orchestra_core::Listener<Event>>,
-) {
+type Heard = Arc<Mutex<Vec<Event>>>;
+
+fn heard() -> (Heard, Arc<dyn orchestra_core::Listener<Event>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&heard);
     (

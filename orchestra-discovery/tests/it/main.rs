@@ -1,4 +1,12 @@
 //! The laws of the crate, through its public API.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[cfg(feature = "test-util")]
+mod conformance;
 mod driver;
+mod resolver;
+
+#[global_allocator]
+static ALLOCATOR: orchestra_testkit::alloc::CountingAllocator =
+    orchestra_testkit::alloc::CountingAllocator;
