@@ -48,6 +48,13 @@ pub(super) fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+/// Whether a process of this group is alive.
+pub(super) fn has_living_member(group: u32) -> bool {
+    processes()
+        .filter_map(Stat::of)
+        .any(|stat| stat.is_alive && stat.group == group)
+}
+
 /// Whether one of the standard streams of a process is one of these pipes.
 pub(super) fn holds_pipe(pid: u32, pipes: &[u64]) -> bool {
     (0..3).any(|stream| {

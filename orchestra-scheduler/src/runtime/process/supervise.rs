@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use super::Inner;
 use super::child::{self, Born};
 use super::output::{Ring, Sink};
+use super::procfs;
 use super::slots::{Claim, Group, Slot};
 use crate::error::{Error, Result};
 use crate::runtime::{Container, ContainerSpec, Exit, Stream};
@@ -167,12 +168,16 @@ fn observe(pidfd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
 
 /// Returns once no member of a killed group is left. The number may be reused meanwhile, which does no
 /// harm: nothing is sent to it.
-async fn await_empty(leader: u32) {
-    let Some(leader) = i32::try_from(leader).ok().and_then(Pid::from_raw) else {
+async fn await_empty(number: u32) {
+    let Some(leader) = i32::try_from(number).ok().and_then(Pid::from_raw) else {
         return;
     };
     let mut waited = Duration::ZERO;
     while test_kill_process_group(leader).is_ok() && waited < PATIENCE {
+        // Zombies count as members, and where nobody adopts orphans they stay for ever.
+        if !procfs::has_living_member(number) {
+            return;
+        }
         tokio::time::sleep(STEP).await;
         waited += STEP;
     }
