@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
 pub mod error;
 pub mod event;
 pub mod export;
@@ -11,6 +14,9 @@ pub mod layer;
 pub mod mask;
 pub mod metric;
 pub mod propagate;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod saboteur;
 pub mod sample;
 pub mod trace;
 

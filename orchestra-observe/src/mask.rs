@@ -227,3 +227,14 @@ fn run(bytes: &[u8], at: usize, alphabet: impl Fn(u8) -> bool) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
     at + rest.iter().take_while(|&&byte| alphabet(byte)).count()
 }
+
+/// Whether the range stands in a text of the form 8-4-4-4-12.
+fn in_uuid(bytes: &[u8], range: &Range<usize>) -> bool {
+    let part = |b: u8| b.is_ascii_hexdigit() || b == b'-';
+    let head = bytes.get(..range.start).unwrap_or_default();
+    let start = range.start - head.iter().rev().take_while(|&&b| part(b)).count();
+    let end = run(bytes, range.end, part);
+    let token = bytes.get(start..end).unwrap_or_default();
+    let lengths = token.split(|&b| b == b'-').map(<[u8]>::len);
+    lengths.eq([8, 4, 4, 4, 12])
+}

@@ -2,22 +2,18 @@
 
 use std::ops::Range;
 
-use super::{Finding, Secret, before, begins_word, run};
+use super::{Finding, Secret, before, begins_word, in_uuid, run};
 
 const DIGITS: std::ops::RangeInclusive<usize> = 12..=19;
 
 pub(super) fn find(text: &str, out: &mut Vec<Finding>) {
     let bytes = text.as_bytes();
     let groups = groups(bytes);
-    let mut next = 0;
-    while next < groups.len() {
-        match at(bytes, groups.get(next..).unwrap_or_default()) {
-            Some((range, used)) => {
-                let secret = Secret::Card;
-                out.push(Finding { range, secret });
-                next += used;
-            }
-            None => next += 1,
+    // Groups may belong to two candidates: both are taken out.
+    for first in 0..groups.len() {
+        if let Some(range) = at(bytes, groups.get(first..).unwrap_or_default()) {
+            let secret = Secret::Card;
+            out.push(Finding { range, secret });
         }
     }
 }
@@ -36,8 +32,8 @@ fn groups(bytes: &[u8]) -> Vec<Range<usize>> {
     groups
 }
 
-/// The longest card number that begins with the first of the groups, and how many it takes.
-fn at(bytes: &[u8], groups: &[Range<usize>]) -> Option<(Range<usize>, usize)> {
+/// The longest card number that begins with the first of the groups.
+fn at(bytes: &[u8], groups: &[Range<usize>]) -> Option<Range<usize>> {
     let first = groups.first()?;
     if !may_begin(bytes, first.start) {
         return None;
@@ -56,10 +52,10 @@ fn at(bytes: &[u8], groups: &[Range<usize>]) -> Option<(Range<usize>, usize)> {
         digits.extend(ascii.iter().map(|b| b - b'0'));
         end = Some(group.end);
         if DIGITS.contains(&digits.len()) && is_card(&digits) && may_end(bytes, group.end) {
-            best = Some((first.start..group.end, index + 1));
+            best = Some(first.start..group.end);
         }
     }
-    best.filter(|(range, _)| !in_uuid(bytes, range))
+    best.filter(|range| !in_uuid(bytes, range))
 }
 
 /// One space or dash stands between the groups.
@@ -89,17 +85,6 @@ fn may_end(bytes: &[u8], at: usize) -> bool {
         Some(byte) => !byte.is_ascii_alphanumeric(),
         None => true,
     }
-}
-
-/// Whether the digits stand in a text of the form 8-4-4-4-12.
-fn in_uuid(bytes: &[u8], range: &Range<usize>) -> bool {
-    let part = |b: u8| b.is_ascii_hexdigit() || b == b'-';
-    let head = bytes.get(..range.start).unwrap_or_default();
-    let start = range.start - head.iter().rev().take_while(|&&b| part(b)).count();
-    let end = run(bytes, range.end, part);
-    let token = bytes.get(start..end).unwrap_or_default();
-    let lengths = token.split(|&b| b == b'-').map(<[u8]>::len);
-    lengths.eq([8, 4, 4, 4, 12])
 }
 
 fn is_card(digits: &[u8]) -> bool {

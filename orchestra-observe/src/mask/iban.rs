@@ -1,6 +1,6 @@
 //! International bank account numbers (ISO 13616), together or in groups.
 
-use super::{Finding, Secret, begins_word};
+use super::{Finding, Secret, begins_word, in_uuid};
 
 /// Countries and the lengths of their numbers, from the IBAN registry of SWIFT.
 const LENGTHS: [(&[u8; 2], usize); 79] = [
@@ -111,7 +111,7 @@ fn at(bytes: &[u8], start: usize) -> Option<usize> {
     let (_, length) = LENGTHS.iter().find(|(code, _)| **code == country)?;
     let (number, end) = take(bytes, start, *length)?;
     let ends = !bytes.get(end).is_some_and(u8::is_ascii_alphanumeric);
-    (ends && remainder(&number) == 1).then_some(end)
+    (ends && remainder(&number) == 1 && !in_uuid(bytes, &(start..end))).then_some(end)
 }
 
 /// The next `length` letters and digits, single spaces or dashes between them dropped.
