@@ -67,7 +67,9 @@ impl Schedule {
 
     /// One that is due. It is due again after its probe must have ended, should its verdict get lost.
     pub(super) fn take_due(&mut self, now: Monotonic) -> Option<Arc<Instance>> {
-        let watched = self.watched.values_mut().find(|it| it.due <= now)?;
+        // The longest due goes first: with too few probes at a time nobody is left out for ever.
+        let due = self.watched.values_mut().filter(|it| it.due <= now);
+        let watched = due.min_by_key(|it| it.due)?;
         watched.due = now + self.timeout + self.interval;
         Some(Arc::clone(&watched.instance))
     }

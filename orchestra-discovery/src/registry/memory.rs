@@ -4,6 +4,9 @@
 //! waiting watch wakes at the next deadline. So a lapsed instance is never seen, no task runs, and with no
 //! caller and no watch an [`Event::Removed`](crate::Event::Removed) waits for the next call.
 //!
+//! Bounds: the number of instances, the text of each (labels and locality: 4 KiB), the changes remembered, and
+//! the ttl.
+//!
 //! Revisions start at the wall clock (milliseconds, shifted left by 20) unless told otherwise: a registry
 //! that was restarted answers a watch from its former life with `Resync`, and its incarnations go on rising.
 

@@ -1,10 +1,18 @@
 //! The laws of the crate, through its public API.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod driver;
+mod health;
+#[cfg(feature = "http")]
+mod http;
+mod registry;
 mod resolver;
 
 #[global_allocator]

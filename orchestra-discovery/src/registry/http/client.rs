@@ -22,8 +22,8 @@ use crate::source::{
     Capabilities, Revision, Scope, Snapshot, Source, Watch, WatchEvent, WatchStream,
 };
 
-/// The largest answer: some fifty thousand instances.
-const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// The largest answer: some two hundred thousand instances of the usual size.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// How long one poll of a watch asks to be held.
 const WAIT: Duration = Duration::from_secs(20);
 

@@ -15,6 +15,8 @@ use crate::source::{Change, Removal, RemovalReason, Revision, Scope, Snapshot};
 
 /// The most changes that a watch is given at once, so that a page stays small on the wire.
 const PAGE: usize = 256;
+/// The longest text of labels and locality together, so that the number of instances bounds the memory.
+const MAX_TEXT: usize = 4 * 1024;
 
 #[derive(Debug)]
 struct Held {
@@ -132,6 +134,13 @@ impl Table {
             let message = format!(
                 "ttl of instance {id} of service {service} is {ttl:?}, not in 0..={:?}",
                 self.max_ttl
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        let text = asked.labels.to_string().len() + asked.locality.to_string().len();
+        if text > MAX_TEXT {
+            let message = format!(
+                "labels and locality of instance {id} of service {service} take {text} bytes of {MAX_TEXT}"
             );
             return Err(Error::new(ErrorKind::Invalid, message));
         }
