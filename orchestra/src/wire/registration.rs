@@ -1,0 +1,118 @@
+//! Leases tell the scheduler who lives: registered is ready, expired is lapsed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestra_core::{Backoff, InstanceId};
+use orchestra_discovery::{Change, Registry, RemovalReason, Scope, Snapshot, Status, WatchEvent};
+use orchestra_scheduler::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// Watches all services of a registry on behalf of a scheduler, until it is told to stop.
+///
+/// While the registry cannot be read, nothing is said: a registry that is away is no reason to kill.
+/// After each gap the snapshot is compared with what was known, so a lease that expired unseen is
+/// reported then.
+#[derive(Debug)]
+pub struct Liveness {
+    registered: HashSet<InstanceId>,
+    scheduler: Handle,
+}
+
+impl Liveness {
+    /// Says to `scheduler` what leases mean for its instances.
+    pub fn new(scheduler: Handle) -> Self {
+        Self {
+            registered: HashSet::new(),
+            scheduler,
+        }
+    }
+
+    /// Follows the registry until `stop`. Dropping the future stops it as well.
+    pub async fn run(mut self, registry: Arc<dyn Registry>, stop: CancellationToken) {
+        let again =
+            Backoff::exponential(Duration::from_millis(100), 2.0).cap(Duration::from_secs(2));
+        let mut failures = 0;
+        while stop
+            .run_until_cancelled(self.follow(&*registry, &mut failures))
+            .await
+            .is_some()
+        {
+            failures += 1;
+            tracing::warn!(
+                failures,
+                "the registry cannot be watched; nobody is fenced meanwhile"
+            );
+            let wait = again.delay(failures, Duration::ZERO, u64::MAX);
+            if stop
+                .run_until_cancelled(tokio::time::sleep(wait))
+                .await
+                .is_none()
+            {
+                break;
+            }
+        }
+    }
+
+    /// Returns when the registry fails.
+    async fn follow(&mut self, registry: &dyn Registry, failures: &mut u32) {
+        loop {
+            let Ok(snapshot) = registry.snapshot(&Scope::All).await else {
+                return;
+            };
+            self.compare(&snapshot);
+            *failures = 0;
+            let Ok(mut watch) = registry.watch(&Scope::All, snapshot.revision()).await else {
+                return;
+            };
+            loop {
+                match watch.next().await {
+                    Ok(WatchEvent::Changes { changes, .. }) => {
+                        for change in changes {
+                            self.take(change);
+                        }
+                    }
+                    Ok(_) => break,
+                    Err(_) => return,
+                }
+            }
+        }
+    }
+
+    fn compare(&mut self, snapshot: &Snapshot) {
+        let listed: HashSet<_> = snapshot.instances().iter().map(|i| i.id.clone()).collect();
+        for gone in self.registered.difference(&listed) {
+            self.scheduler.lapsed(gone);
+        }
+        for instance in snapshot.instances() {
+            if instance.status == Status::Ready {
+                self.scheduler.ready(&instance.id);
+            }
+        }
+        self.registered = listed;
+    }
+
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Upserted(instance) => {
+                if instance.status == Status::Ready {
+                    self.scheduler.ready(&instance.id);
+                }
+                self.registered.insert(instance.id.clone());
+            }
+            Change::Removed(removal) => match removal.reason {
+                // The new holder of the id follows as an upsert.
+                RemovalReason::Replaced => {}
+                RemovalReason::Expired => {
+                    self.registered.remove(&removal.id);
+                    self.scheduler.lapsed(&removal.id);
+                }
+                _ => {
+                    self.registered.remove(&removal.id);
+                }
+            },
+            _ => {}
+        }
+    }
+}
