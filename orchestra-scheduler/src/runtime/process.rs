@@ -4,7 +4,9 @@
 //! the spec gives and `PATH`. Its standard input is the *lifeline*: a pipe whose other end the platform
 //! holds and never writes to once the child runs, so that end of file means that the platform died; a child
 //! that watches for it never outlives its platform. What does not watch is killed by the next platform that
-//! opens the same state directory: see [`ProcessRuntime::open`].
+//! opens the same state directory: see [`ProcessRuntime::open`]. (A child that is frozen when the platform
+//! dies is sent HUP and CONT by the kernel, as every orphaned group with a stopped member is, and most
+//! programs die of that.)
 //!
 //! A child begins as a shell that waits for a line on the lifeline and then becomes the program. Until that
 //! line is sent its record is synced to disk and it is put into its cgroup, so no instruction of the program

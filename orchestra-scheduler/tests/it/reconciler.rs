@@ -226,7 +226,7 @@ async fn a_start_under_way_is_not_killed_until_it_returned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_loop_slows_down_and_starts_over_once_stable() {
+async fn a_crash_loop_slows_down() {
     let World {
         reconciler,
         handle,

@@ -120,7 +120,7 @@ fn probe(parent: &Path, file: &str) -> Result<(), String> {
     let started = procfs::Stat::of(pid).map_or(0, |stat| stat.started);
     let place = parent.join(format!("orchestra-probe-{pid}-{started}"));
     let failed = |error| format!("{} cannot be used: {error}", place.display());
-    fs::create_dir_all(&place).map_err(failed)?;
+    fs::create_dir(&place).map_err(failed)?;
     let opened = OpenOptions::new().write(true).open(place.join(file));
     fs::remove_dir(&place).map_err(failed)?;
     opened.map_err(failed)?;

@@ -68,8 +68,8 @@ impl Options {
         self
     }
 
-    /// Makes cgroups below this one, a path from the root of the hierarchy, instead of below our own. With
-    /// cgroups v2 it must be delegated to us and hold no process itself.
+    /// Makes cgroups below this one, a path from the root of the hierarchy, instead of below our own. It
+    /// must exist; with cgroups v2 it must be delegated to us and hold no process itself.
     #[must_use]
     pub fn cgroup_parent(mut self, path: impl Into<PathBuf>) -> Self {
         self.cgroup_parent = Some(path.into());

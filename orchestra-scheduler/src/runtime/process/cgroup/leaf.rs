@@ -48,7 +48,7 @@ impl Leaf {
     /// Makes the cgroups, sets the limits and moves a process in.
     pub(in super::super) fn enclose(&self, limits: &Limits, pid: u32) -> io::Result<()> {
         for path in self.paths() {
-            fs::create_dir_all(&path)?;
+            fs::create_dir(&path)?;
         }
         if let (Some(path), Some(cpu)) = (&self.cpu, limits.cpu) {
             self.limit_cpu(path, cpu.0)?;
