@@ -1,1 +1,6 @@
-//! Shared parts.
+//! What is measured of the orchestra crates, shared by the criterion benches and by `figures`.
+
+pub mod discovery;
+pub mod mesh;
+pub mod observe;
+pub mod saga;

@@ -1,0 +1,18 @@
+//! recloser around a call that succeeds.
+
+use std::convert::Infallible;
+
+use orchestra_measure::{Session, alone, in_pair};
+use recloser::Recloser;
+
+fn call(breaker: &Recloser) {
+    let result = breaker.call(|| Ok::<(), Infallible>(()));
+    assert!(result.is_ok(), "closed");
+}
+
+fn main() {
+    let session = Session::of("recloser");
+    let breaker = Recloser::custom().error_rate(0.5).closed_len(100).build();
+    session.time("mesh_breaker_call", alone(|| call(&breaker)));
+    session.time("mesh_breaker_call_2_threads", in_pair(|| || call(&breaker)));
+}
