@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use orchestra_core::{Clock, Listener, ServiceName};
 use parking_lot::Mutex;
 
@@ -60,6 +60,7 @@ struct Shared {
     service: ServiceName,
     pick: Arc<dyn Pick>,
     policy: Policy,
+    headers: HeaderMap,
     budget: Arc<Budget>,
     pool: Pool,
     clock: Arc<dyn Clock>,

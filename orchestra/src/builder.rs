@@ -345,6 +345,7 @@ mod mesh {
         pub(crate) breaker: breaker::Config,
         pub(crate) policy: Policy,
         pub(crate) policies: HashMap<ServiceName, Policy>,
+        pub(crate) headers: http::HeaderMap,
         pub(crate) events: Fan<Event>,
     }
 
@@ -359,6 +360,7 @@ mod mesh {
                 gates: Arc::new(Breakers::new(mesh.breaker, events)?),
                 policy: mesh.policy.clone(),
                 policies: std::mem::take(&mut mesh.policies),
+                headers: std::mem::take(&mut mesh.headers),
                 clock: Arc::clone(&self.clock),
                 seed: self.seed,
                 discovery_events: self.discovery.events.clone(),
@@ -378,6 +380,12 @@ mod mesh {
         /// How calls to this service are made.
         pub fn policy_for(mut self, service: ServiceName, policy: Policy) -> Self {
             self.mesh.policies.insert(service, policy);
+            self
+        }
+
+        /// Sent with every request to every service: a token by which services know the platform.
+        pub fn header(mut self, name: http::HeaderName, value: http::HeaderValue) -> Self {
+            self.mesh.headers.insert(name, value);
             self
         }
 

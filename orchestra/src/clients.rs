@@ -24,6 +24,7 @@ pub(crate) struct Plan {
     pub(crate) gates: Arc<dyn Gates>,
     pub(crate) policy: Policy,
     pub(crate) policies: HashMap<ServiceName, Policy>,
+    pub(crate) headers: http::HeaderMap,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) seed: Option<u64>,
     pub(crate) discovery_events: Fan<orchestra_discovery::Event>,
@@ -166,6 +167,7 @@ impl Plan {
         let pick = Arc::new(crate::wire::pick::ResolverPick::new(resolver.clone()));
         let mut builder = Client::builder(service.clone(), pick)
             .policy(policy)
+            .headers(&self.headers)
             .clock(Arc::clone(&self.clock))
             .listener(Arc::new(self.mesh_events.clone()));
         if let Some(seed) = self.seed {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{HeaderValue, Request, Response, header, request};
+use http::{HeaderMap, HeaderValue, Request, Response, header, request};
 use hyper::body::Incoming;
 use orchestra_core::{Endpoint, ServiceName};
 
@@ -25,8 +25,16 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn new(mut parts: request::Parts, service: &ServiceName) -> Self {
+    /// `always` stands in for what the request has under the same names.
+    pub(super) fn new(
+        mut parts: request::Parts,
+        service: &ServiceName,
+        always: &HeaderMap,
+    ) -> Self {
         headers::strip_hop_by_hop(&mut parts.headers);
+        for (name, value) in always {
+            parts.headers.insert(name, value.clone());
+        }
         let named = parts.uri.authority().map(Authority::as_str);
         let host = || {
             parts

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use orchestra_core::{Clock, Listener, ServiceName, Silent, TokioClock};
 use parking_lot::Mutex;
 
@@ -19,6 +20,7 @@ pub struct Builder {
     policy: Policy,
     budget: Option<Arc<Budget>>,
     connect: connect::Config,
+    headers: HeaderMap,
     clock: Option<Arc<dyn Clock>>,
     listener: Arc<dyn Listener<Event>>,
     seed: Option<u64>,
@@ -32,6 +34,7 @@ impl Builder {
             policy: Policy::default(),
             budget: None,
             connect: connect::Config::default(),
+            headers: HeaderMap::new(),
             clock: None,
             listener: Arc::new(Silent),
             seed: None,
@@ -53,6 +56,19 @@ impl Builder {
     /// How connections are made and kept.
     pub fn connect(mut self, connect: connect::Config) -> Self {
         self.connect = connect;
+        self
+    }
+
+    /// Sent with every request, in place of what the request itself has under that name: a token by which
+    /// the service knows its callers, for example.
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The same for several headers.
+    pub fn headers(mut self, headers: &HeaderMap) -> Self {
+        self.headers.extend(headers.clone());
         self
     }
 
@@ -91,6 +107,7 @@ impl Builder {
                 service: self.service,
                 pick: self.pick,
                 policy: self.policy,
+                headers: self.headers,
                 budget,
                 pool: Pool::new(self.connect, Arc::clone(&clock)),
                 clock,

@@ -60,7 +60,7 @@ impl<'a> Call<'a> {
             .or_else(|| headers::trace(&parts.headers));
         Self {
             course: Course::new(&policy.retry, &parts, deadline),
-            head: Head::new(parts, &shared.service),
+            head: Head::new(parts, &shared.service, &shared.headers),
             replay: Replay::new(body, policy.retry.replay_limit()),
             deadline,
             trace,
