@@ -1,9 +1,9 @@
 //! The members of one service, and which of them gets the next call.
 //!
 //! A pick loads an immutable view (one atomic load), asks the [`Balancer`] for an index, and asks the chosen
-//! one's [`Gate`](crate::Gate); refused, it goes on to the others. It takes no lock, allocates nothing, and
-//! costs the same with ten members or ten thousand, unless gates refuse. Changes of the membership build a
-//! new view, in time proportional to the members.
+//! one's [`Gate`](crate::Gate); refused, it goes on to the others. It takes no lock and allocates nothing. Its
+//! cost is the balancer's, unless gates refuse: then it is at most one question to each gate. Changes of the
+//! membership build a new view, in time proportional to the members.
 
 mod choice;
 pub(crate) mod view;

@@ -1,4 +1,4 @@
-//! The registry over HTTP: an axum router that serves any [`Registry`], and a client that is one.
+//! The registry over HTTP: an axum router that serves any [`Registry`](crate::Registry), and a client that is one.
 //!
 //! | request | answer |
 //! |---|---|

@@ -2,7 +2,7 @@
 //!
 //! Expiry is computed, not swept: every call first drops what lapsed by its own clock reading, and a
 //! waiting watch wakes at the next deadline. So a lapsed instance is never seen, no task runs, and with no
-//! caller and no watch an [`Event::Removed`](crate::Event::Removed) waits for the next call.
+//! caller and no watch an [`Event::Removed`] waits for the next call.
 //!
 //! Bounds: the number of instances, the text of each (labels and locality: 4 KiB), the changes remembered, and
 //! the ttl.

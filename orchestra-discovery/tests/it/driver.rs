@@ -424,3 +424,150 @@ fn verdict_on_first(event: &Event) -> Option<Health> {
         _ => None,
     }
 }
+
+/// Has nothing to say but that it must be asked again.
+#[derive(Debug, Default)]
+struct AlwaysResync(Mutex<u32>);
+
+struct Resyncs;
+
+#[async_trait]
+impl orchestra_discovery::WatchStream for Resyncs {
+    async fn next(&mut self) -> Result<WatchEvent, Error> {
+        Ok(WatchEvent::Resync)
+    }
+
+    fn revision(&self) -> Revision {
+        Revision::new(1)
+    }
+}
+
+#[async_trait]
+impl Source for AlwaysResync {
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, Error> {
+        *self.0.lock() += 1;
+        Ok(Snapshot::new(scope.clone(), Revision::new(1), Vec::new()))
+    }
+
+    async fn watch(&self, _: &Scope, _: Revision) -> Result<Watch, Error> {
+        Ok(Watch::new(Resyncs))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_that_only_resyncs_is_not_asked_in_a_tight_loop() {
+    let source = Arc::new(AlwaysResync::default());
+    let payments = Resolver::new(service(), resolver::Config::default());
+    let follow = Follow::start(
+        Arc::clone(&source) as _,
+        payments,
+        follow::Config::default().seed(1),
+    );
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let asked = *source.0.lock();
+    assert!((10..100).contains(&asked), "{asked}");
+    follow.shutdown().await.unwrap();
+}
+
+/// Never answers a snapshot.
+#[derive(Debug)]
+struct Hanging;
+
+#[async_trait]
+impl Source for Hanging {
+    async fn snapshot(&self, _: &Scope) -> Result<Snapshot, Error> {
+        std::future::pending().await
+    }
+
+    async fn watch(&self, _: &Scope, _: Revision) -> Result<Watch, Error> {
+        std::future::pending().await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hanging_source_is_a_failing_source() {
+    let (events, listener) = heard();
+    let payments = Resolver::new(service(), resolver::Config::default());
+    let config = follow::Config::default().listener(listener);
+    let follow = Follow::start(Arc::new(Hanging), payments, config);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let timed_out = |event: &Event| {
+        matches!(
+            event,
+            Event::SourceFailed {
+                kind: ErrorKind::Timeout,
+                ..
+            }
+        )
+    };
+    assert!(events.lock().iter().any(timed_out), "{:?}", events.lock());
+    follow.shutdown().await.unwrap();
+}
+
+/// Panics at its first probe; counts how many run at once.
+#[derive(Debug, Default)]
+struct Clumsy {
+    probes: Mutex<u32>,
+    running: Mutex<usize>,
+    most: Mutex<usize>,
+}
+
+#[async_trait]
+impl Probe for Clumsy {
+    async fn probe(&self, _: &Instance) -> Verdict {
+        *self.probes.lock() += 1;
+        assert!(*self.probes.lock() > 1, "the first probe panics");
+        let running = {
+            let mut running = self.running.lock();
+            *running += 1;
+            *running
+        };
+        let most = *self.most.lock();
+        *self.most.lock() = most.max(running);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        *self.running.lock() -= 1;
+        Verdict::Fail("clumsy".to_owned())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn panicking_probe_is_made_again_and_probes_at_once_are_bounded() {
+    let members = (0..20).map(|n| instance(&format!("p-{n:02}"), 1));
+    let payments = with_members(resolver::Config::default(), members);
+    let probe = Arc::new(Clumsy::default());
+    let mut config = health::Config::default();
+    config.max_probes = std::num::NonZeroUsize::new(4).unwrap();
+    let check = HealthCheck::start(Arc::clone(&probe) as _, payments.clone(), config);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(payments.pick(&draw(0)).unwrap_err().unhealthy, 20);
+    assert_eq!(*probe.most.lock(), 4);
+    check.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_member_is_probed_soon_and_a_new_incarnation_anew() {
+    let payments = with_members(resolver::Config::default(), []);
+    let probe = Arc::new(Sick(Mutex::new(vec!["p-1".to_owned()])));
+    let check = HealthCheck::start(
+        Arc::clone(&probe) as _,
+        payments.clone(),
+        health::Config::default(),
+    );
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    payments.apply(&crate::common::snapshot([instance("p-1", 1)]));
+    // A tenth of the interval, and the timeout of the probe.
+    tokio::time::sleep(Duration::from_millis(1_600)).await;
+    assert_eq!(payments.pick(&draw(0)).unwrap_err().unhealthy, 1);
+    probe.0.lock().clear();
+    payments.apply(&crate::common::snapshot([instance("p-1", 2)]));
+    assert!(payments.pick(&draw(0)).is_ok());
+    check.shutdown().await.unwrap();
+}

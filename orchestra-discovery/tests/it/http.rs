@@ -325,3 +325,17 @@ async fn probe_passes_on_success_alone() {
         "{reason}"
     );
 }
+
+#[tokio::test]
+async fn refusal_for_now_says_when_to_come_again() {
+    let (endpoint, _server) = serve(router(Arc::new(Refusing(ErrorKind::Full)), None)).await;
+    let mut stream = TcpStream::connect(endpoint.to_string()).await.unwrap();
+    stream
+        .write_all(fetch("/v1/snapshot").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    assert!(answer.contains("\r\nretry-after: 3\r\n"), "{answer}");
+}

@@ -8,12 +8,12 @@ use std::time::Duration;
 use orchestra_core::{Clock, Labels, Monotonic};
 use orchestra_discovery::registry::memory::Config;
 use orchestra_discovery::{
-    Change, Error, ErrorKind, Lease, MemoryRegistry, Registry, Revision, Scope, Snapshot, Source,
-    Status, Watch, WatchEvent,
+    Change, Error, ErrorKind, Incarnation, Lease, MemoryRegistry, Registry, Removal, RemovalReason,
+    Revision, Scope, Snapshot, Source, Status, Watch, WatchEvent,
 };
 use proptest::prelude::*;
 
-use crate::common::{asked, service};
+use crate::common::{asked, instance, service, snapshot};
 
 #[derive(Debug, Default)]
 struct ManualClock(AtomicU64);
@@ -295,4 +295,63 @@ async fn oversized_registration_is_refused() {
     let refused = registry.register(too_long).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
     assert!(refused.to_string().contains("p-1"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_backlog_comes_in_pages_without_a_gap() {
+    let registry = MemoryRegistry::default();
+    let mut reader = Reader::new(&registry).await;
+    for n in 0..1_000 {
+        let asked = asked(&format!("p-{n}"), Duration::from_secs(9));
+        registry.register(asked).await.unwrap();
+    }
+    let mut pages = Vec::new();
+    while reader.members.instances().len() < 1_000 {
+        let WatchEvent::Changes { revision, changes } = reader.watch.next().await.unwrap() else {
+            panic!("nothing was forgotten");
+        };
+        reader.members.advance(revision, &changes);
+        pages.push(changes.len());
+    }
+    assert_eq!(pages, [256, 256, 256, 232]);
+    let now = registry.snapshot(&Scope::All).await.unwrap();
+    assert_eq!(reader.members.instances(), now.instances());
+}
+
+#[test]
+fn snapshot_keeps_the_greatest_incarnation_of_each_id_in_order() {
+    let mut elsewhere = instance("p-1", 9);
+    elsewhere.service = "orders".parse().unwrap();
+    let given = [
+        instance("p-2", 1),
+        instance("p-1", 3),
+        elsewhere,
+        instance("p-1", 5),
+        instance("p-1", 4),
+    ];
+    assert_eq!(
+        listed(&snapshot(given)),
+        [
+            ("p-1".to_owned(), 5, Status::Ready),
+            ("p-2".to_owned(), 1, Status::Ready)
+        ]
+    );
+}
+
+#[test]
+fn old_news_does_not_undo_new_ones() {
+    let mut members = snapshot([instance("p-1", 5)]);
+    let stale = Removal {
+        service: service(),
+        id: "p-1".parse().unwrap(),
+        incarnation: Incarnation::new(4),
+        reason: RemovalReason::Expired,
+    };
+    let changes = [
+        Change::Removed(stale),
+        Change::Upserted(Arc::new(instance("p-1", 4))),
+    ];
+    members.advance(Revision::new(7), &changes);
+    assert_eq!(listed(&members), [("p-1".to_owned(), 5, Status::Ready)]);
+    assert_eq!(members.revision(), Revision::new(7));
 }
