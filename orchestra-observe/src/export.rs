@@ -29,18 +29,29 @@ use crate::{Error, FinishedSpan};
 ///
 /// ```
 /// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicBool, Ordering};
 /// use async_trait::async_trait;
 /// use orchestra_observe::{Error, Exporter, FinishedSpan};
 ///
-/// #[derive(Debug)]
-/// struct Lines;
+/// #[derive(Debug, Default)]
+/// struct Lines {
+///     closed: AtomicBool,
+/// }
 ///
 /// #[async_trait]
 /// impl Exporter for Lines {
 ///     async fn export(&self, batch: &[Arc<FinishedSpan>]) -> Result<(), Error> {
+///         if self.closed.load(Ordering::Relaxed) {
+///             return Err(Error::closed("lines"));
+///         }
 ///         for span in batch {
 ///             println!("{} took {:?}", span.name, span.duration);
 ///         }
+///         Ok(())
+///     }
+///
+///     async fn shutdown(&self) -> Result<(), Error> {
+///         self.closed.store(true, Ordering::Relaxed);
 ///         Ok(())
 ///     }
 /// }
@@ -51,9 +62,7 @@ pub trait Exporter: fmt::Debug + Send + Sync {
     async fn export(&self, batch: &[Arc<FinishedSpan>]) -> Result<(), Error>;
 
     /// Finishes what is under way and takes nothing more.
-    async fn shutdown(&self) -> Result<(), Error> {
-        Ok(())
-    }
+    async fn shutdown(&self) -> Result<(), Error>;
 }
 
 #[async_trait]

@@ -35,7 +35,8 @@ use line::Line;
 /// Writes each event as one masked line of JSON.
 ///
 /// The line is written by the thread that logs, while it holds a lock: a slow writer belongs behind a
-/// queue. A line that cannot be written is counted ([`LogLayer::lost`]) and forgotten; so is nothing else.
+/// queue, and the writer must not log. A line that cannot be written is counted ([`LogLayer::lost`]) and
+/// forgotten.
 /// Wrap it in a filter of `tracing-subscriber` to choose levels and targets.
 ///
 /// ```
@@ -141,6 +142,10 @@ impl LogLayer {
         self.0.sink.lost.load(Ordering::Relaxed)
     }
 
+    fn key(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     fn fields(&self) -> Fields {
         // No single text may crowd out all others.
         Fields::new(Arc::clone(&self.0.masker), self.0.max_line / 4)
@@ -152,7 +157,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Lo
         let mut fields = self.fields();
         attributes.record(&mut fields);
         if let Some(span) = context.span(id) {
-            span.extensions_mut().replace(fields);
+            let mut extensions = span.extensions_mut();
+            match extensions.get_mut::<PerLayer>() {
+                Some(all) => all.0.push((self.key(), fields)),
+                None => extensions.insert(PerLayer(vec![(self.key(), fields)])),
+            }
         }
     }
 
@@ -163,7 +172,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Lo
         // Recorded outside the lock on the extensions: a Debug implementation may log.
         let mut later = self.fields();
         values.record(&mut later);
-        if let Some(fields) = span.extensions_mut().get_mut::<Fields>() {
+        let mut extensions = span.extensions_mut();
+        let all = extensions.get_mut::<PerLayer>();
+        if let Some(fields) = all.and_then(|all| all.of_mut(self.key())) {
             fields.merge(later);
         }
     }
@@ -179,15 +190,32 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Lo
             .unwrap_or_default();
         let trace = spans.iter().rev().find_map(|span| {
             let extensions = span.extensions();
-            extensions.get::<Fields>()?.trace()
+            extensions.get::<PerLayer>()?.of(self.key())?.trace()
         });
         line.event(&fields, fields.trace().or(trace));
         for span in &spans {
-            if let Some(fields) = span.extensions().get::<Fields>() {
+            let extensions = span.extensions();
+            let all = extensions.get::<PerLayer>();
+            if let Some(fields) = all.and_then(|all| all.of(self.key())) {
                 line.span(span.name(), fields);
             }
         }
         self.0.sink.write(&line.finish());
+    }
+}
+
+/// The fields of a span as each layer masked them: two layers may have different maskers.
+struct PerLayer(Vec<(usize, Fields)>);
+
+impl PerLayer {
+    fn of(&self, key: usize) -> Option<&Fields> {
+        let found = self.0.iter().find(|(other, _)| *other == key);
+        found.map(|(_, fields)| fields)
+    }
+
+    fn of_mut(&mut self, key: usize) -> Option<&mut Fields> {
+        let found = self.0.iter_mut().find(|(other, _)| *other == key);
+        found.map(|(_, fields)| fields)
     }
 }
 

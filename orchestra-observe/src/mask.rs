@@ -230,10 +230,13 @@ fn run(bytes: &[u8], at: usize, alphabet: impl Fn(u8) -> bool) -> usize {
 
 /// Whether the range stands in a text of the form 8-4-4-4-12.
 fn in_uuid(bytes: &[u8], range: &Range<usize>) -> bool {
-    let part = |b: u8| b.is_ascii_hexdigit() || b == b'-';
+    const LEN: usize = 36;
+    let part = |b: &&u8| b.is_ascii_hexdigit() || **b == b'-';
     let head = bytes.get(..range.start).unwrap_or_default();
-    let start = range.start - head.iter().rev().take_while(|&&b| part(b)).count();
-    let end = run(bytes, range.end, part);
+    let tail = bytes.get(range.end..).unwrap_or_default();
+    // One more than a UUID has is enough to see that it is none.
+    let start = range.start - head.iter().rev().take(LEN + 1).take_while(part).count();
+    let end = range.end + tail.iter().take(LEN + 1).take_while(part).count();
     let token = bytes.get(start..end).unwrap_or_default();
     let lengths = token.split(|&b| b == b'-').map(<[u8]>::len);
     lengths.eq([8, 4, 4, 4, 12])

@@ -4,10 +4,14 @@ use std::ops::Range;
 
 use super::{Finding, Secret, before, begins_word, in_uuid, run};
 
-const DIGITS: std::ops::RangeInclusive<usize> = 12..=19;
+const MAX_DIGITS: usize = 19;
+const DIGITS: std::ops::RangeInclusive<usize> = 12..=MAX_DIGITS;
 
 pub(super) fn find(text: &str, out: &mut Vec<Finding>) {
     let bytes = text.as_bytes();
+    if bytes.iter().filter(|b| b.is_ascii_digit()).count() < *DIGITS.start() {
+        return;
+    }
     let groups = groups(bytes);
     // Groups may belong to two candidates: both are taken out.
     for first in 0..groups.len() {
@@ -38,20 +42,25 @@ fn at(bytes: &[u8], groups: &[Range<usize>]) -> Option<Range<usize>> {
     if !may_begin(bytes, first.start) {
         return None;
     }
-    let mut digits = Vec::with_capacity(*DIGITS.end());
+    let mut digits = [0; MAX_DIGITS];
+    let mut count = 0;
     let mut best = None;
     let mut end = None;
     for (index, group) in groups.iter().enumerate() {
         if end.is_some_and(|end| !linked(bytes, end, group.start))
-            || digits.len() + group.len() > *DIGITS.end()
+            || count + group.len() > MAX_DIGITS
             || (index == 1 && first.len() != 4)
         {
             break;
         }
         let ascii = bytes.get(group.clone()).unwrap_or_default();
-        digits.extend(ascii.iter().map(|b| b - b'0'));
+        for (place, byte) in digits.iter_mut().skip(count).zip(ascii) {
+            *place = byte - b'0';
+        }
+        count += group.len();
         end = Some(group.end);
-        if DIGITS.contains(&digits.len()) && is_card(&digits) && may_end(bytes, group.end) {
+        let number = digits.get(..count).unwrap_or_default();
+        if DIGITS.contains(&count) && is_card(number) && may_end(bytes, group.end) {
             best = Some(first.start..group.end);
         }
     }

@@ -57,41 +57,74 @@ pub(super) fn folded(name: &str) -> String {
 }
 
 pub(super) fn is_secret(name: &str) -> bool {
-    let tail = name.get(name.ceil_char_boundary(name.len().saturating_sub(MAX))..);
-    let words = words(tail.unwrap_or(name));
-    let has = |word: &String| ANYWHERE.iter().any(|secret| word.contains(secret));
-    if words.iter().any(has) {
-        return true;
+    let from = name.ceil_char_boundary(name.len().saturating_sub(MAX));
+    // The last three words, the last one last.
+    let mut tail = [""; 3];
+    for word in Words(name.get(from..).unwrap_or(name)) {
+        if ANYWHERE.iter().any(|secret| contains(word, secret)) {
+            return true;
+        }
+        tail.rotate_left(1);
+        tail[2] = word;
     }
-    match words.as_slice() {
-        [.., a, b, c] if c == "id" && is_key(a, b) => true,
-        [.., a, b] if is_key(a, b) => true,
-        [.., last] => last.ends_with("token") || LAST.contains(&last.as_str()),
-        [] => false,
-    }
+    let [a, b, c] = tail;
+    (c.eq_ignore_ascii_case("id") && is_key(a, b))
+        || is_key(b, c)
+        || ends_with(c, "token")
+        || is_one_of(c, &LAST)
 }
 
 fn is_key(a: &str, b: &str) -> bool {
-    (b == "key" && KEYS.contains(&a)) || matches!((a, b), ("session", "id") | ("card", "number"))
+    (b.eq_ignore_ascii_case("key") && is_one_of(a, &KEYS))
+        || (a.eq_ignore_ascii_case("session") && b.eq_ignore_ascii_case("id"))
+        || (a.eq_ignore_ascii_case("card") && b.eq_ignore_ascii_case("number"))
 }
 
-fn words(name: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let chars: Vec<char> = name.chars().collect();
-    for (index, &c) in chars.iter().enumerate() {
-        let before = index.checked_sub(1).and_then(|i| chars.get(i));
-        let after = chars.get(index + 1);
-        let hump = c.is_uppercase()
-            && (before.is_some_and(|b| b.is_lowercase() || b.is_ascii_digit())
-                || (before.is_some_and(|b| b.is_uppercase())
-                    && after.is_some_and(|a| a.is_lowercase())));
-        if hump || !c.is_alphanumeric() {
-            words.push(String::new());
-        }
-        if let Some(word) = words.last_mut().filter(|_| c.is_alphanumeric()) {
-            word.extend(c.to_lowercase());
-        }
+fn is_one_of(word: &str, list: &[&str]) -> bool {
+    list.iter().any(|other| word.eq_ignore_ascii_case(other))
+}
+
+fn contains(word: &str, part: &str) -> bool {
+    let mut windows = word.as_bytes().windows(part.len());
+    windows.any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
+}
+
+fn ends_with(word: &str, end: &str) -> bool {
+    let start = word.len().checked_sub(end.len());
+    let tail = start.and_then(|start| word.get(start..));
+    tail.is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+}
+
+/// The words of a name, nothing allocated.
+struct Words<'a>(&'a str);
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let name = self.0.trim_start_matches(|c: char| !c.is_alphanumeric());
+        let end = end_of_word(name);
+        let (word, rest) = name.split_at_checked(end)?;
+        self.0 = rest;
+        (!word.is_empty()).then_some(word)
     }
-    words.retain(|word| !word.is_empty());
-    words
+}
+
+/// A word ends at a separator, before the upper case letter after a lower case one or a digit
+/// (`client|Secret`), and before the last upper case letter of a run (`AWS|Access`).
+fn end_of_word(name: &str) -> usize {
+    let mut before: Option<char> = None;
+    let mut chars = name.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        let after = chars.peek().map(|&(_, after)| after);
+        let hump = c.is_uppercase()
+            && before.is_some_and(|before| {
+                !before.is_uppercase() || after.is_some_and(char::is_lowercase)
+            });
+        if hump || !c.is_alphanumeric() {
+            return at;
+        }
+        before = Some(c);
+    }
+    name.len()
 }

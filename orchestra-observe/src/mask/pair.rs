@@ -4,8 +4,10 @@ use super::{Finding, Secret, before, run};
 
 pub(super) fn find(text: &str, is_denied: impl Fn(&str) -> bool, out: &mut Vec<Finding>) {
     let bytes = text.as_bytes();
+    // What stands within a value goes with it: the search stays linear in the text.
+    let mut taken = 0;
     for (at, &byte) in bytes.iter().enumerate() {
-        let Some(after) = separator(bytes, at, byte) else {
+        let Some(after) = separator(bytes, at, byte).filter(|_| at >= taken) else {
             continue;
         };
         let name = name_before(text, at, byte);
@@ -14,6 +16,7 @@ pub(super) fn find(text: &str, is_denied: impl Fn(&str) -> bool, out: &mut Vec<F
         }
         let range = value(bytes, after, takes_line(name));
         if !range.is_empty() {
+            taken = range.end;
             let secret = Secret::Named;
             out.push(Finding { range, secret });
         }
@@ -37,7 +40,7 @@ fn separator(bytes: &[u8], at: usize, byte: u8) -> Option<usize> {
         }
         // A flag of a command line.
         b' ' => {
-            let head = bytes.get(..at)?;
+            let head = bytes.get(..at).filter(|_| next != Some(b' '))?;
             let length = head.iter().rev().take_while(|&&b| is_name(b)).count();
             let flag = head.get(at - length..)?;
             flag.starts_with(b"--").then_some(at + 1)

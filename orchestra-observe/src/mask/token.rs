@@ -64,14 +64,18 @@ fn token68(byte: u8) -> bool {
 pub(super) fn find(text: &str, out: &mut Vec<Finding>) {
     let bytes = text.as_bytes();
     let mut at = 0;
+    // Up to here a JWT that is none was followed already: the search stays linear in the text.
+    let mut followed = 0;
     while at < bytes.len() {
-        let found = begins_word(bytes, at)
-            .then(|| {
-                jwt(bytes, at)
-                    .or_else(|| vendor(bytes, at))
-                    .or_else(|| scheme(bytes, at))
-            })
-            .flatten();
+        let found = if begins_word(bytes, at) {
+            let jwt = (at >= followed)
+                .then(|| jwt(bytes, at, &mut followed))
+                .flatten();
+            jwt.or_else(|| vendor(bytes, at))
+                .or_else(|| scheme(bytes, at))
+        } else {
+            None
+        };
         at += 1;
         if let Some(finding) = found {
             at = at.max(finding.range.end);
@@ -81,7 +85,7 @@ pub(super) fn find(text: &str, out: &mut Vec<Finding>) {
 }
 
 /// Three parts or, when encrypted, five; the signature may be empty (`alg: none`).
-fn jwt(bytes: &[u8], at: usize) -> Option<Finding> {
+fn jwt(bytes: &[u8], at: usize, followed: &mut usize) -> Option<Finding> {
     if !bytes.get(at..)?.starts_with(b"eyJ") {
         return None;
     }
@@ -90,7 +94,11 @@ fn jwt(bytes: &[u8], at: usize) -> Option<Finding> {
     let shaped = bytes.get(header) == Some(&b'.')
         && payload > header + 1
         && bytes.get(payload) == Some(&b'.');
-    shaped.then(|| Finding {
+    if !shaped {
+        *followed = header;
+        return None;
+    }
+    Some(Finding {
         range: at..run(bytes, payload, dotted),
         secret: Secret::Jwt,
     })
@@ -98,6 +106,9 @@ fn jwt(bytes: &[u8], at: usize) -> Option<Finding> {
 
 fn vendor(bytes: &[u8], at: usize) -> Option<Finding> {
     let rest = bytes.get(at..)?;
+    if !b"Agxsrwnp".contains(rest.first()?) {
+        return None;
+    }
     VENDORS.iter().find_map(|(prefix, least, alphabet)| {
         let tail = at + prefix.len();
         let end = rest
@@ -113,6 +124,9 @@ fn vendor(bytes: &[u8], at: usize) -> Option<Finding> {
 /// The scheme stays; prose ("basic understanding") stays as well.
 fn scheme(bytes: &[u8], at: usize) -> Option<Finding> {
     let rest = bytes.get(at..)?;
+    if !b"bdtn".contains(&rest.first()?.to_ascii_lowercase()) {
+        return None;
+    }
     let named = |name: &&&str| {
         rest.get(..name.len())
             .is_some_and(|head| head.eq_ignore_ascii_case(name.as_bytes()))

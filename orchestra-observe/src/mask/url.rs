@@ -1,11 +1,15 @@
 //! The user and password of a URL: `scheme://user:password@host`.
 
 use super::{Finding, Secret};
+use crate::label::cut;
+
+/// How far a URL is followed, in bytes: the search stays linear in the text.
+const MAX: usize = 2048;
 
 pub(super) fn find(text: &str, out: &mut Vec<Finding>) {
     for (at, _) in text.match_indices("://") {
         let start = at + 3;
-        let rest = text.get(start..).unwrap_or_default();
+        let rest = cut(text.get(start..).unwrap_or_default(), MAX);
         if let Some(length) = user_info(rest).filter(|&length| length > 0) {
             let secret = Secret::UserInfo;
             out.push(Finding {
@@ -18,8 +22,9 @@ pub(super) fn find(text: &str, out: &mut Vec<Finding>) {
 
 fn user_info(rest: &str) -> Option<usize> {
     let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>');
-    let url = rest.split(ends).next()?;
-    let authority = url.split(['/', '?', '#']).next()?;
+    let authority = rest
+        .split(|c| ends(c) || matches!(c, '/' | '?' | '#'))
+        .next()?;
     if let Some(at) = authority.rfind('@') {
         return Some(at);
     }
@@ -29,5 +34,5 @@ fn user_info(rest: &str) -> Option<usize> {
     if is_port || authority.starts_with('[') {
         return None;
     }
-    url.rfind('@')
+    rest.split(ends).next()?.rfind('@')
 }

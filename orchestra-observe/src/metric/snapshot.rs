@@ -29,7 +29,7 @@ impl MetricKind {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Bucket {
-    /// The upper bound, inclusive; infinite for the last.
+    /// The upper bound, inclusive; infinite for the last (JSON writes that as `null`).
     pub le: f64,
     /// Observations in this bucket and all before it.
     pub count: u64,

@@ -172,6 +172,27 @@ fn lines_within_a_trace_carry_its_ids() {
 }
 
 #[test]
+fn two_layers_mask_each_by_its_own_rules() {
+    let (strict, plain) = (Paper::default(), Paper::default());
+    let masker = Arc::new(Masker::new().deny("diagnosis"));
+    let first = LogLayer::builder().masker(masker).build(strict.clone());
+    let subscriber = tracing_subscriber::registry()
+        .with(first)
+        .with(LogLayer::new(plain.clone()));
+    tracing::subscriber::with_default(subscriber, || {
+        let span = info_span!("visit", diagnosis = "flu", room = tracing::field::Empty).entered();
+        span.record("room", 3);
+        info!("seen");
+    });
+    let fields = |paper: &Paper| {
+        let line: Value = serde_json::from_slice(&paper.0.lock()).unwrap();
+        line["spans"][0]["fields"].clone()
+    };
+    assert_eq!(fields(&strict), json!({"diagnosis": "[masked]", "room": 3}));
+    assert_eq!(fields(&plain), json!({"diagnosis": "flu", "room": 3}));
+}
+
+#[test]
 fn a_line_is_never_longer_than_allowed_and_always_json() {
     for max in [1024, 2048, 5000] {
         for (length, fill) in [(10, "x"), (900, "\u{1}"), (5_000, "ä\""), (100_000, "y")] {

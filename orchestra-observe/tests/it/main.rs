@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod allocation;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod delivery;
@@ -18,3 +19,8 @@ mod metrics;
 mod page;
 mod sampling;
 mod spans;
+
+use orchestra_testkit::CountingAllocator;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;

@@ -246,6 +246,23 @@ fn observations_that_would_spoil_the_sum_are_refused_and_counted() {
     assert_eq!(own, Some(&Value::Counter(4)));
 }
 
+#[cfg(feature = "serde")]
+#[test]
+fn a_snapshot_is_written_as_json() {
+    let registry = Registry::new();
+    registry
+        .counters("calls", "Calls.", ["peer"])
+        .unwrap()
+        .with(["a"])
+        .add(3);
+    let json = serde_json::to_value(registry.snapshot()).unwrap();
+    let family = &json["families"][0];
+    assert_eq!(family["name"], "calls");
+    assert_eq!(family["kind"], "counter");
+    assert_eq!(family["series"][0]["labels"][0], "a");
+    assert_eq!(family["series"][0]["value"]["counter"], 3);
+}
+
 #[test]
 fn handles_and_registry_can_be_shared_between_threads() {
     fn shared<T: Send + Sync + 'static>() {}
