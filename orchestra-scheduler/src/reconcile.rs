@@ -5,13 +5,16 @@
 //! can never run beside the one it replaces, whatever happened to it: that is fencing.
 //!
 //! ```text
-//!           placed            ready
-//! Pending ─────────▶ Starting ─────▶ Ready          an end that nobody asked for
-//!    ▲                  │   unwanted   │            frees the seat at once
-//!    │                  ├──────────────┤
-//!    │                  │ too slow     │ lapsed, node lost
-//!    │               Stopping ─────▶ Fenced (killed, end not seen yet)
-//!    └──────────── end observed ◀──────┘
+//!          placed            ready
+//! Pending --------> Starting -------> Ready
+//!                      |                |
+//!                      +----------------+--- unwanted, outdated ----> Stopping (asked to end)
+//!                      |                |                                |
+//!                      +-- too slow ----+-- lapsed, node lost ---+-------+
+//!                                                                v
+//!                                        Fenced (killed, its end not observed yet)
+//!
+//! from every phase but Pending:  end observed --> Pending
 //! ```
 //!
 //! Ends that nobody asked for make the seat wait: not after the first, then by a backoff that starts over

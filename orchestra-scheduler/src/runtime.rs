@@ -1,7 +1,7 @@
 //! What runs containers: a port, and two implementations of it.
 //!
-//! [`MemoryRuntime`](memory::MemoryRuntime) runs nothing and behaves as scripted;
-//! [`ProcessRuntime`](process::ProcessRuntime) (feature `process`, Linux) runs child processes.
+//! [`MemoryRuntime`](memory::MemoryRuntime) runs nothing and behaves as scripted; `process::ProcessRuntime`
+//! (feature `process`, Linux) runs child processes.
 
 mod container;
 pub mod memory;
@@ -33,14 +33,17 @@ use crate::error::Result;
 /// 6. `kill` of what has ended answers with the same exit again;
 /// 7. `kill`, `stop`, `wait` and `output` of an id never started say `NotFound`;
 /// 8. `wait` answers every waiter, those that come after the end too, with the same exit;
-/// 9. the exit tells the code with which the container ended by itself;
-/// 10. `stop` lets the container end itself within the grace;
-/// 11. `stop` kills what is still there after the grace, and says so in the exit;
-/// 12. containers do not disturb each other;
-/// 13. `output` holds what the container wrote, all of it once `wait` has returned;
-/// 14. `output` is bounded: the newest lines are kept and the lost ones counted.
+/// 9. a `wait` that is dropped changes nothing;
+/// 10. the exit tells the code with which the container ended by itself;
+/// 11. `stop` lets the container end itself within the grace;
+/// 12. `stop` kills what is still there after the grace, and says so in the exit;
+/// 13. containers do not disturb each other;
+/// 14. `output` holds what the container wrote, all of it once `wait` has returned;
+/// 15. `output` is bounded: the newest lines are kept and the lost ones counted.
 ///
-/// Cancellation: a dropped `wait` or `output` changes nothing. A dropped `start`, `stop` or `kill` may or
+/// Every call returns some time; one that never does keeps the seat of its container taken.
+///
+/// Cancellation: a dropped `list`, `wait` or `output` changes nothing. A dropped `start`, `stop` or `kill` may or
 /// may not take effect, wholly; what `start` began is then in `list`. An ended container is remembered for
 /// `wait`, `kill` and `output` for as long as the implementation says, at least for the last hundred.
 ///

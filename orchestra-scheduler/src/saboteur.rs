@@ -148,10 +148,10 @@ impl ContainerRuntime for Saboteur {
         let container = Container::new(spec.instance.clone(), spec.service.clone());
         let started = self.inner.start(spec).await;
         match &started {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                if self.has(Fault::AcceptsTwice) {
-                    return Ok(container);
-                }
+            Err(error)
+                if self.has(Fault::AcceptsTwice) && error.kind() == ErrorKind::AlreadyExists =>
+            {
+                return Ok(container);
             }
             Err(_) if self.has(Fault::ListsFailedStarts) => self.phantoms.lock().push(container),
             Ok(_) if self.has(Fault::ListsEnded) => self.phantoms.lock().push(container),

@@ -257,7 +257,7 @@ fn best(candidates: &[NodeIndex], totals: &[f64], draw: u64) -> Option<(NodeInde
         .map(|(score, _, at)| (at, score))
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) over the draw and a position.
+/// The finaliser of `SplitMix64` (Steele, Lea and Flood, 2014) over the draw and a position.
 fn mix(draw: u64, position: u64) -> u64 {
     let mut z = draw.wrapping_add(position.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

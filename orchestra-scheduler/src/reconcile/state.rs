@@ -25,6 +25,8 @@ pub struct Replica {
     pub revision: u64,
     /// When it entered its phase.
     pub since: Monotonic,
+    /// Its process, once it is known to run as one.
+    pub pid: Option<u32>,
     /// The call of `start` has not returned yet: whether it runs is not known, so it cannot be ended.
     pub(super) is_launching: bool,
     /// A call of `stop` or `kill` is under way.
@@ -194,6 +196,7 @@ impl State {
             phase: Phase::Starting,
             revision: entry.revision,
             since: now,
+            pid: None,
             is_launching: true,
             is_ending: false,
             retry_at: Monotonic::ZERO,
@@ -236,6 +239,7 @@ impl State {
             return;
         };
         replica.is_launching = false;
+        replica.pid = pid;
         let service = replica.service.clone();
         let is_ready = replica.workload.template.readiness == Readiness::Started;
         let instance = id.clone();

@@ -40,6 +40,8 @@ pub struct InstanceStatus {
     pub node: Option<NodeId>,
     /// How far it has come.
     pub phase: Phase,
+    /// Its process, once it is known to run as one.
+    pub pid: Option<u32>,
     /// How many instances of this seat ended without being asked to.
     pub restarts: u32,
     /// Why no node can carry the next instance.
@@ -116,6 +118,7 @@ fn seats(state: &State, service: &ServiceName) -> Vec<InstanceStatus> {
             id: seat.holder().cloned(),
             node: replica.map(|replica| replica.node.clone()),
             phase: replica.map_or(Phase::Pending, |replica| replica.phase),
+            pid: replica.and_then(|replica| replica.pid),
             restarts: seat.restarts(),
             unschedulable: seat.unschedulable().cloned(),
         }

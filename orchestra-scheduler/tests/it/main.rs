@@ -1,9 +1,16 @@
 //! Integration tests, through the public API.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper of a test fails like the test"
+)]
+
 mod reconcile_model;
 mod reconciler;
 mod schedule;
 mod support;
+mod values;
 
 #[cfg(all(feature = "process", target_os = "linux"))]
 mod process;

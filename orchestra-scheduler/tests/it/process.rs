@@ -1,5 +1,7 @@
 //! Real processes: everything here starts some.
 
+#![expect(clippy::panic, reason = "a helper of a test fails like the test")]
+
 use std::time::Duration;
 
 use orchestra_scheduler::runtime::process::ProcessRuntime;

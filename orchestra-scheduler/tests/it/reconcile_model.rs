@@ -117,13 +117,13 @@ fn obey(
 }
 
 fn apply(
-    input: Input,
+    input: &Input,
     state: &mut State,
     truth: &mut Truth,
     now: &mut Monotonic,
     count: &mut u32,
 ) -> Result<(), TestCaseError> {
-    match input {
+    match *input {
         Input::Want(replicas, version) => {
             let mut wanted = workload("svc", 0).replicas(replicas);
             wanted.template = wanted.template.env("VERSION", version.to_string());
@@ -192,18 +192,18 @@ proptest! {
         let (mut state, mut truth) = (State::new(Tuning::default()), Truth::default());
         let (mut now, mut count) = (Monotonic::ZERO, 0);
         for input in inputs {
-            apply(input, &mut state, &mut truth, &mut now, &mut count)?;
+            apply(&input, &mut state, &mut truth, &mut now, &mut count)?;
             let seats = truth.seats();
             let distinct: BTreeSet<_> = seats.iter().collect();
             prop_assert_eq!(distinct.len(), seats.len(), "two instances in one seat");
             prop_assert_eq!(state.replicas().len(), seats.len());
         }
         // No more trouble: everything is obeyed and answered at once.
-        apply(Input::Want(3, 1), &mut state, &mut truth, &mut now, &mut count)?;
+        apply(&Input::Want(3, 1), &mut state, &mut truth, &mut now, &mut count)?;
         for _ in 0..100 {
-            apply(Input::Obey, &mut state, &mut truth, &mut now, &mut count)?;
+            apply(&Input::Obey, &mut state, &mut truth, &mut now, &mut count)?;
             while !truth.launching.is_empty() {
-                apply(Input::StartReturns(0, true), &mut state, &mut truth, &mut now, &mut count)?;
+                apply(&Input::StartReturns(0, true), &mut state, &mut truth, &mut now, &mut count)?;
             }
             for id in truth.all() {
                 state.ready(&id, now);

@@ -7,10 +7,12 @@ use orchestra_core::{InstanceId, NodeId, ServiceName};
 use orchestra_scheduler::event::FenceReason;
 use orchestra_scheduler::reconcile::{Phase, Tuning};
 use orchestra_scheduler::reconciler::{Placed, PlacementListener, Status};
-use orchestra_scheduler::runtime::Exit;
 use orchestra_scheduler::runtime::memory::{Behavior, MemoryRuntime};
+use orchestra_scheduler::runtime::{Capabilities, Container, Exit, Output};
 use orchestra_scheduler::workload::Readiness;
-use orchestra_scheduler::{ContainerRuntime, ContainerSpec, Event, Handle, Reconciler, Workload};
+use orchestra_scheduler::{
+    ContainerRuntime, ContainerSpec, Error, ErrorKind, Event, Handle, Reconciler, Workload,
+};
 use parking_lot::Mutex;
 
 use crate::support::{node, service, workload};
@@ -134,7 +136,7 @@ async fn a_lapsed_instance_is_gone_before_its_replacement_starts() {
     let victim = ids(&settled(&handle).await).remove(0);
 
     handle.lapsed(&victim);
-    tokio::time::sleep(slow - Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(29)).await;
     // It does not die yet: its seat stays taken, and nothing else of the service runs.
     assert_eq!(phase(&handle.status(), &victim), Some(Phase::Fenced));
     let running = runtime.list().await.unwrap();
@@ -413,7 +415,7 @@ async fn shutdown_stops_with_grace_kills_the_rest_and_leaves_nothing() {
         |e: &&Event| matches!(e, Event::Exited { exit: Some(exit), .. } if exit.is_forced());
     assert_eq!(log.lock().iter().filter(forced).count(), 1);
     let late = handle.until(|_| false).await.unwrap_err();
-    assert_eq!(late.kind(), orchestra_scheduler::ErrorKind::ShutDown);
+    assert_eq!(late.kind(), ErrorKind::ShutDown);
 }
 
 #[derive(Default)]
@@ -462,4 +464,98 @@ async fn a_seat_is_announced_free_before_it_is_announced_taken_again() {
         (false, 0, second),
     ];
     assert_eq!(*placements.0.lock(), expected);
+}
+
+/// Refuses to kill, this many times.
+#[derive(Debug)]
+struct Refusing {
+    inner: MemoryRuntime,
+    left: Mutex<u32>,
+}
+
+#[async_trait::async_trait]
+impl ContainerRuntime for Refusing {
+    async fn start(&self, spec: ContainerSpec) -> Result<Container, Error> {
+        self.inner.start(spec).await
+    }
+
+    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<Exit, Error> {
+        self.inner.stop(id, grace).await
+    }
+
+    async fn kill(&self, id: &InstanceId) -> Result<Exit, Error> {
+        {
+            let mut left = self.left.lock();
+            if *left > 0 {
+                *left -= 1;
+                return Err(Error::new(ErrorKind::Io, format!("{id} cannot be reached")));
+            }
+        }
+        self.inner.kill(id).await
+    }
+
+    async fn list(&self) -> Result<Vec<Container>, Error> {
+        self.inner.list().await
+    }
+
+    async fn wait(&self, id: &InstanceId) -> Result<Exit, Error> {
+        self.inner.wait(id).await
+    }
+
+    async fn output(&self, id: &InstanceId) -> Result<Output, Error> {
+        self.inner.output(id).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_killed_keeps_its_seat_until_it_can() {
+    let inner = MemoryRuntime::new();
+    let left = Mutex::new(5);
+    let runtime = Arc::new(Refusing {
+        inner: inner.clone(),
+        left,
+    });
+    let reconciler = Reconciler::builder(runtime).start();
+    let handle = reconciler.handle();
+    handle.add_node(node("node-1", 1_000)).unwrap();
+    handle.set_workload(ready_at_once("payments", 1));
+    let victim = ids(&settled(&handle).await).remove(0);
+    handle.lapsed(&victim);
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    assert_eq!(ids(&handle.status()), std::slice::from_ref(&victim));
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let status = settled(&handle).await;
+    assert!(!ids(&status).contains(&victim));
+    assert_eq!(inner.list().await.unwrap().len(), 1);
+    reconciler.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launch_that_panics_costs_its_instance_and_not_the_loop() {
+    let mut panics = 2;
+    let panics = Mutex::new(std::iter::from_fn(move || {
+        panics -= 1;
+        Some(panics >= 0)
+    }));
+    let reconciler = Reconciler::builder(Arc::new(MemoryRuntime::new()))
+        .launch(move |_: &Placed, spec: ContainerSpec| {
+            let is_doomed = panics.lock().next() == Some(true);
+            assert!(!is_doomed, "no spec for you");
+            spec
+        })
+        .start();
+    let handle = reconciler.handle();
+    handle.add_node(node("node-1", 1_000)).unwrap();
+    handle.set_workload(ready_at_once("payments", 1));
+    let status = settled(&handle).await;
+    assert_eq!(status.workloads[0].instances[0].restarts, 2);
+    assert_eq!(
+        status.nodes[0].instances, 1,
+        "the room of the lost ones was given back"
+    );
+    reconciler.shutdown().await;
 }

@@ -32,13 +32,10 @@ async fn settled(handle: &Handle, without: &[InstanceId]) -> Vec<InstanceId> {
     status.instances().map(|(id, _)| id.clone()).collect()
 }
 
-async fn pid(runtime: &ProcessRuntime, id: &InstanceId) -> u32 {
-    let list = runtime.list().await.unwrap();
-    let container = list
-        .iter()
-        .find(|container| container.instance == *id)
-        .unwrap();
-    container.pid.unwrap()
+fn pid(handle: &Handle, id: &InstanceId) -> u32 {
+    let status = handle.status();
+    let mut found = status.instances().filter(|(other, _)| *other == id);
+    found.next().and_then(|(_, instance)| instance.pid).unwrap()
 }
 
 fn signal(name: &str, pid: u32) {
@@ -66,12 +63,12 @@ async fn killed_and_frozen_processes_are_replaced_and_shutdown_leaves_none() {
     let first = settled(&handle, &[]).await;
 
     let killed = first[0].clone();
-    signal("KILL", pid(&runtime, &killed).await);
-    let second = settled(&handle, &[killed.clone()]).await;
+    signal("KILL", pid(&handle, &killed));
+    let second = settled(&handle, std::slice::from_ref(&killed)).await;
     assert_eq!(second.len(), 2);
 
     let frozen = second[0].clone();
-    let frozen_pid = pid(&runtime, &frozen).await;
+    let frozen_pid = pid(&handle, &frozen);
     signal("STOP", frozen_pid);
     handle.lapsed(&frozen);
     let third = settled(&handle, &[killed, frozen]).await;

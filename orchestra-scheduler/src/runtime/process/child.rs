@@ -120,7 +120,7 @@ fn check(spec: &ContainerSpec) -> Result<()> {
 fn find(spec: &ContainerSpec, path: Option<&std::ffi::OsStr>) -> Result<PathBuf> {
     let program = Path::new(&spec.command.program);
     let found = if spec.command.program.contains('/') {
-        let base = spec.directory.as_deref().unwrap_or(Path::new(""));
+        let base = spec.directory.as_deref().unwrap_or_else(|| Path::new(""));
         // An absolute program replaces the base; the child itself runs in that directory.
         is_program(&base.join(program)).then(|| program.to_owned())
     } else {
@@ -190,7 +190,7 @@ fn settle(inner: &Inner, spec: &ContainerSpec, child: &mut Child) -> Result<Sett
         pid: number,
         started,
         boot: procfs::boot_id().unwrap_or_default(),
-        pipes: pipes([lifeline.as_fd(), out.as_fd(), err.as_fd()]),
+        pipes: pipes(&[lifeline.as_fd(), out.as_fd(), err.as_fd()]),
         cgroups: leaf.paths(),
     };
     let record = record
@@ -246,7 +246,7 @@ fn leaf(inner: &Inner, spec: &ContainerSpec, pid: u32, started: u64) -> Leaf {
     }
 }
 
-fn pipes(ends: [impl AsFd; 3]) -> Vec<u64> {
+fn pipes(ends: &[impl AsFd; 3]) -> Vec<u64> {
     let numbers = ends
         .iter()
         .map(|end| rustix::fs::fstat(end).map(|stat| stat.st_ino));

@@ -92,7 +92,7 @@ impl Sink {
         // An error on a pipe is its end.
         while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
             cutter.feed(buffer.get(..count).unwrap_or_default(), |line| {
-                self.take(line)
+                self.take(line);
             });
         }
         cutter.finish(|line| self.take(line));

@@ -52,14 +52,16 @@ impl Record {
             boot,
             ..
         } = self;
-        let mut text = format!("instance={instance}\npid={pid}\nstarted={started}\nboot={boot}\n");
-        for pipe in &self.pipes {
-            text.push_str(&format!("pipe={pipe}\n"));
-        }
-        for cgroup in &self.cgroups {
-            text.push_str(&format!("cgroup={}\n", cgroup.display()));
-        }
-        text
+        let mut lines = vec![
+            format!("instance={instance}"),
+            format!("pid={pid}"),
+            format!("started={started}"),
+            format!("boot={boot}"),
+        ];
+        lines.extend(self.pipes.iter().map(|pipe| format!("pipe={pipe}")));
+        let cgroups = self.cgroups.iter().map(|path| path.display());
+        lines.extend(cgroups.map(|path| format!("cgroup={path}")));
+        lines.join("\n") + "\n"
     }
 
     /// `None` if the text is not a whole record.
@@ -119,8 +121,8 @@ mod tests {
     fn a_written_record_reads_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = record().write(directory.path()).unwrap();
-        assert_eq!(all(directory.path()).unwrap(), [path.clone()]);
-        let text = fs::read_to_string(path).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(all(directory.path()).unwrap(), [path]);
         assert_eq!(Record::parse(&text), Some(record()));
     }
 

@@ -22,7 +22,7 @@ impl Hierarchies {
         for mount in mounts.lines().filter_map(Mount::parse) {
             let place = |controller: &str| {
                 let ours = parent.or_else(|| own_path(own, controller));
-                mount.place(ours.unwrap_or(Path::new("/")))
+                mount.place(ours.unwrap_or_else(|| Path::new("/")))
             };
             if mount.kind == "cgroup2" {
                 found.unified = Some(place(""));
@@ -85,7 +85,9 @@ impl<'a> Mount<'a> {
 
     /// Where a cgroup is seen. In a container the mount may show a part of the hierarchy alone.
     fn place(&self, cgroup: &Path) -> PathBuf {
-        let below = cgroup.strip_prefix(self.root).unwrap_or(Path::new(""));
+        let below = cgroup
+            .strip_prefix(self.root)
+            .unwrap_or_else(|_| Path::new(""));
         let below = below.strip_prefix("/").unwrap_or(below);
         self.point.join(below)
     }
