@@ -7,81 +7,22 @@
 //! its T into the tracestate (`ot=th:…`), so each kept span stands for 2^56 / (2^56 - T) like it.
 //! [`ParentBased`] follows the decision of the caller and asks another sampler at the root.
 
+mod state;
+mod threshold;
+
+pub(crate) use state::decided;
+pub use state::threshold_of;
+pub use threshold::Threshold;
+
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use orchestra_core::{TraceContext, TraceId, TraceState};
+use orchestra_core::{TraceContext, TraceId};
 
 use crate::trace::SpanKind;
 use crate::{Error, ErrorKind};
-
-/// 2^56: the number of values that R can take.
-const RANGE: u64 = 1 << 56;
-
-/// The least randomness that is kept: 0 keeps all.
-///
-/// ```
-/// use orchestra_observe::{Ratio, Threshold};
-///
-/// let tenth: Threshold = "e6666666666666".parse()?;
-/// assert_eq!(Ratio::new(0.1)?.threshold(), Some(tenth));
-/// assert!((tenth.adjusted_count() - 10.0).abs() < 1e-9);
-/// assert_eq!("8".parse::<Threshold>()?.to_string(), "8");
-/// # Ok::<(), orchestra_observe::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Threshold(u64);
-
-impl Threshold {
-    /// Keeps all.
-    pub const ALL: Self = Self(0);
-
-    /// This threshold; `None` from 2^56 on, which would keep nothing.
-    pub const fn new(least: u64) -> Option<Self> {
-        if least < RANGE {
-            Some(Self(least))
-        } else {
-            None
-        }
-    }
-
-    /// The least randomness that is kept.
-    pub const fn least(self) -> u64 {
-        self.0
-    }
-
-    /// How many traces each kept one stands for.
-    pub fn adjusted_count(self) -> f64 {
-        RANGE as f64 / (RANGE - self.0) as f64
-    }
-}
-
-/// Hex digits without the trailing zeros, as in the tracestate.
-impl fmt::Display for Threshold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = format!("{:014x}", self.0);
-        let short = digits.trim_end_matches('0');
-        f.write_str(if short.is_empty() { "0" } else { short })
-    }
-}
-
-impl FromStr for Threshold {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let fail = || {
-            let reason = "a threshold is 1 to 14 lower-case hex digits";
-            Error::new(ErrorKind::InvalidRatio, text, reason)
-        };
-        let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if !(1..=14).contains(&text.len()) || !text.bytes().all(lower) {
-            return Err(fail());
-        }
-        let least = u64::from_str_radix(&format!("{text:0<14}"), 16);
-        least.map(Self).map_err(|error| fail().with_source(error))
-    }
-}
+use state::{low_bits, randomness};
+use threshold::RANGE;
 
 /// What a sampler knows of the span that is to begin.
 #[derive(Debug, Clone, Copy)]
@@ -123,29 +64,6 @@ impl<'a> Candidate<'a> {
         let stated = self.parent.and_then(|parent| randomness(parent.state()));
         stated.unwrap_or_else(|| low_bits(self.trace))
     }
-}
-
-fn low_bits(trace: TraceId) -> u64 {
-    u64::try_from(trace.as_number() & u128::from(RANGE - 1)).unwrap_or_default()
-}
-
-/// A part of the member `ot` of the tracestate, whose parts are `key:value` with `;` between.
-fn member<'a>(state: &'a TraceState, key: &str) -> Option<&'a str> {
-    let parts = state.value("ot")?.split(';');
-    let mut values = parts.filter_map(|part| part.split_once(':'));
-    values
-        .find(|(name, _)| *name == key)
-        .map(|(_, value)| value)
-}
-
-fn randomness(state: &TraceState) -> Option<u64> {
-    let value = member(state, "rv").filter(|value| value.len() == 14)?;
-    value.parse().ok().map(Threshold::least)
-}
-
-/// The threshold that a trace was sampled by, if its root wrote one down.
-pub fn threshold_of(state: &TraceState) -> Option<Threshold> {
-    member(state, "th")?.parse().ok()
 }
 
 /// What becomes of a span.
@@ -302,44 +220,4 @@ impl<S: Sampler> Sampler for ParentBased<S> {
             Some(_) => Decision::Drop,
         }
     }
-}
-
-/// The context of the span that the decision is about: the flag is the decision, and the tracestate tells
-/// its threshold, or no more tells one that is not true any more.
-pub(crate) fn decided(context: &TraceContext, decision: Decision) -> TraceContext {
-    let threshold = match decision {
-        Decision::Record { threshold } => threshold,
-        Decision::Drop => None,
-    };
-    let same_flag = context.flags().is_sampled() == decision.is_recorded();
-    if same_flag && threshold == threshold_of(context.state()) {
-        return context.clone();
-    }
-    let flags = context.flags().with_sampled(decision.is_recorded());
-    let parent = format!(
-        "00-{}-{}-{:02x}",
-        context.trace_id(),
-        context.span_id(),
-        flags.bits()
-    );
-    let state = with_threshold(context.state(), threshold);
-    TraceContext::from_headers(&parent, [state.as_str()]).unwrap_or_else(|_| context.clone())
-}
-
-fn with_threshold(state: &TraceState, threshold: Option<Threshold>) -> String {
-    let old = state.value("ot").unwrap_or_default();
-    let kept = old.split(';').filter(|part| !part.starts_with("th:"));
-    let new = threshold.map(|threshold| format!("th:{threshold}"));
-    let parts: Vec<&str> = new
-        .as_deref()
-        .into_iter()
-        .chain(kept.filter(|part| !part.is_empty()))
-        .collect();
-    if let Ok(state) = state.with("ot", &parts.join(";")) {
-        return state.to_string();
-    }
-    // No part is left, or too much for one member: the member goes.
-    let text = state.to_string();
-    let others = text.split(',').filter(|part| !part.starts_with("ot="));
-    others.collect::<Vec<_>>().join(",")
 }
