@@ -46,7 +46,7 @@ impl Head {
         Self { parts, authority }
     }
 
-    pub(super) fn headers_mut(&mut self) -> &mut http::HeaderMap {
+    pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
         &mut self.parts.headers
     }
 

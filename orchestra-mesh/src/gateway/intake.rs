@@ -88,13 +88,6 @@ impl Shared {
                 "CONNECT is not supported",
             ));
         }
-        if headers.contains_key(header::TRANSFER_ENCODING)
-            && headers.contains_key(header::CONTENT_LENGTH)
-        {
-            return Err(Refusal::bad_request(
-                "both a length and a transfer coding are given",
-            ));
-        }
         if headers.get_all(header::HOST).iter().count() > 1 {
             return Err(Refusal::bad_request("more than one host is given"));
         }

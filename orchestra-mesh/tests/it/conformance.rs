@@ -3,10 +3,11 @@ use std::time::Duration;
 
 use orchestra_core::{Endpoint, InstanceId, Silent};
 use orchestra_mesh::breaker::{Breaker, CircuitBreaker, Config};
-use orchestra_mesh::conformance::{breaker, pick};
+use orchestra_mesh::conformance::{Law, breaker, pick};
 use orchestra_mesh::pick::{Pick, RoundRobin, Target};
 use orchestra_mesh::saboteur::{BreakerFault, BrokenBreaker, BrokenPick, PickFault};
 
+#[expect(clippy::expect_used, reason = "the suites take breakers, not results")]
 fn real_breaker() -> Arc<dyn CircuitBreaker> {
     let config = Config::default().consecutive_failures(5).probes(3);
     Arc::new(Breaker::new(config).expect("the configuration is valid"))
@@ -27,6 +28,7 @@ fn plain(ids: &[InstanceId]) -> Arc<dyn Pick> {
     Arc::new(RoundRobin::new(targets(ids)))
 }
 
+#[expect(clippy::expect_used, reason = "the suites take breakers, not results")]
 fn guarded(ids: &[InstanceId]) -> Arc<dyn Pick> {
     let pick = RoundRobin::new(targets(ids)).breakers(Config::default(), &(Arc::new(Silent) as _));
     Arc::new(pick.expect("the configuration is valid"))
@@ -43,7 +45,7 @@ fn each_broken_breaker_breaks_exactly_its_law() {
         let broken: Vec<_> = breaker::laws()
             .iter()
             .filter(|law| law.check(&subject).is_err())
-            .map(|law| law.name())
+            .map(Law::name)
             .collect();
         assert_eq!(broken, [fault.law()], "{fault:?}");
     }
@@ -61,7 +63,7 @@ fn each_broken_pick_breaks_exactly_its_law() {
             let broken: Vec<_> = pick::laws()
                 .iter()
                 .filter(|law| law.check(&subject).is_err())
-                .map(|law| law.name())
+                .map(Law::name)
                 .collect();
             assert_eq!(broken, [fault.law()], "{fault:?}");
         }
