@@ -1,0 +1,95 @@
+//! What goes wrong while customers buy: a payment and an order replica are killed, a payment replica is
+//! frozen until its lease lapses.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use orchestra::core::{InstanceId, ServiceName};
+use orchestra::scheduler::ContainerRuntime as _;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::time::Instant;
+
+use crate::platform::Platform;
+
+/// What was done to whom, and how long it took until another one served in its place.
+pub struct Repair {
+    pub what: &'static str,
+    pub instance: InstanceId,
+    pub took: Duration,
+}
+
+/// Strikes at a fifth, two fifths and three fifths of the orders.
+pub async fn strike(
+    platform: &Platform,
+    progress: &Arc<AtomicU64>,
+    orders: u64,
+    rng: &mut fastrand::Rng,
+) -> anyhow::Result<Vec<Repair>> {
+    let strikes = [
+        ("kill -9", "payment", Signal::KILL),
+        ("kill -9", "order", Signal::KILL),
+        ("SIGSTOP", "payment", Signal::STOP),
+    ];
+    let mut repairs = Vec::new();
+    for (number, (what, service, signal)) in (1..).zip(strikes) {
+        while progress.load(Ordering::Relaxed) < orders * number / 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        repairs.push(hit(platform, what, service, signal, rng).await?);
+    }
+    Ok(repairs)
+}
+
+async fn hit(
+    platform: &Platform,
+    what: &'static str,
+    service: &str,
+    signal: Signal,
+    rng: &mut fastrand::Rng,
+) -> anyhow::Result<Repair> {
+    let service = ServiceName::new(service)?;
+    let status = platform
+        .scheduler()?
+        .until(|status| status.ready(&service) == 2)
+        .await?;
+    let workload = status
+        .workload(&service)
+        .context("the service is not wanted")?;
+    let seats: Vec<_> = workload
+        .instances
+        .iter()
+        .filter_map(|seat| seat.id.clone())
+        .collect();
+    let instance = rng.choice(seats).context("the service has no instance")?;
+    let pid = platform.pid(&instance).await?;
+    let begin = Instant::now();
+    kill_process_group(pid, signal)?;
+    let ready = tokio::time::timeout(
+        Duration::from_secs(30),
+        platform.watched.replaced(&instance),
+    );
+    let ready = ready
+        .await
+        .with_context(|| format!("{instance} was not replaced"))?;
+    let took = ready.context("the scheduler ended")?.duration_since(begin);
+    Ok(Repair {
+        what,
+        instance,
+        took,
+    })
+}
+
+impl Platform {
+    async fn pid(&self, instance: &InstanceId) -> anyhow::Result<Pid> {
+        let containers = self.runtime.list().await?;
+        let container = containers
+            .into_iter()
+            .find(|container| container.instance == *instance);
+        let pid = container
+            .and_then(|container| container.pid)
+            .context("the instance has no process")?;
+        Pid::from_raw(i32::try_from(pid)?).context("the process id is zero")
+    }
+}
