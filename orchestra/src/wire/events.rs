@@ -47,6 +47,7 @@ impl Telemetry {
 
 #[cfg(feature = "mesh")]
 mod mesh {
+    use http::StatusCode;
     use orchestra_core::Outcome;
     use orchestra_mesh::Event;
     use orchestra_mesh::breaker::State;
@@ -97,7 +98,7 @@ mod mesh {
                 )?,
                 requests: metrics.counters(
                     "orchestra_gateway_requests_total",
-                    "Requests at the gateway by route and status.",
+                    "Requests at the gateway by route and status; none if the client went away.",
                     ["route", "status"],
                 )?,
                 request_seconds: metrics.histograms(
@@ -149,10 +150,8 @@ mod mesh {
                 }
                 Event::Request(request) => {
                     let route = request.route.as_deref().unwrap_or("none");
-                    metrics
-                        .requests
-                        .with([route, request.status.as_str()])
-                        .inc();
+                    let status = request.status.as_ref().map_or("none", StatusCode::as_str);
+                    metrics.requests.with([route, status]).inc();
                     metrics
                         .request_seconds
                         .with([route])
