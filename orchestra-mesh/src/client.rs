@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{HeaderMap, Request, Response};
-use orchestra_core::{Clock, Listener, ServiceName};
+use orchestra_core::{Clock, Listener, Monotonic, ServiceName};
 use parking_lot::Mutex;
 
 pub use builder::Builder;
@@ -87,12 +87,18 @@ impl Client {
             return Err(error.with_service(&shared.service));
         }
         let started = shared.clock.now();
-        let mut call = Call::new(shared, request, started);
+        let mut watched = Watched {
+            call: Call::new(shared, request, started),
+            shared,
+            started,
+            is_over: false,
+        };
         // The state of a call is large; a box keeps the futures of its callers small.
-        let result = Box::pin(call.run()).await;
+        let result = Box::pin(watched.call.run()).await;
+        watched.is_over = true;
         shared.listener.on_event(&Event::Call {
             service: shared.service.clone(),
-            attempts: call.attempts(),
+            attempts: watched.call.attempts(),
             result: result.as_ref().map(Response::status).map_err(Error::kind),
             duration: shared.clock.now().since(started),
         });
@@ -103,6 +109,27 @@ impl Client {
     /// when their response has been read. Cancelled, it may be called again.
     pub async fn shutdown(&self) {
         self.shared.pool.shutdown().await;
+    }
+}
+
+/// Reports a call that is dropped before its end.
+struct Watched<'a> {
+    call: Call<'a>,
+    shared: &'a Shared,
+    started: Monotonic,
+    is_over: bool,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        self.shared.listener.on_event(&Event::CallAbandoned {
+            service: self.shared.service.clone(),
+            attempts: self.call.attempts(),
+            duration: self.shared.clock.now().since(self.started),
+        });
     }
 }
 

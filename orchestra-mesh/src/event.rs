@@ -47,6 +47,15 @@ pub enum Event {
         /// From the call to the response headers, pauses included.
         duration: Duration,
     },
+    /// The caller went away before the call had a result.
+    CallAbandoned {
+        /// The service.
+        service: ServiceName,
+        /// How many attempts had been made.
+        attempts: u32,
+        /// From the call until it was dropped.
+        duration: Duration,
+    },
     /// A circuit changed its state.
     BreakerChanged {
         /// The name that the breaker was given.
@@ -56,7 +65,7 @@ pub enum Event {
         /// The state after.
         to: State,
     },
-    /// The gateway answered a request.
+    /// The gateway answered a request, or had nobody to answer any more.
     Request(Request),
 }
 
@@ -90,8 +99,8 @@ pub struct Request {
     pub service: Option<ServiceName>,
     /// The method.
     pub method: Method,
-    /// The status that was sent.
-    pub status: StatusCode,
+    /// The status that was sent; `None` if the peer went away before.
+    pub status: Option<StatusCode>,
     /// The reason, if the gateway itself made the answer.
     pub reason: Option<&'static str>,
     /// From the request headers to the response headers.

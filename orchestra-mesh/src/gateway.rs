@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
-use orchestra_core::{Clock, Endpoint, Listener, ServiceName};
+use orchestra_core::{Clock, Endpoint, Listener, Monotonic, ServiceName};
 use parking_lot::Mutex;
 
 pub use builder::{Builder, Limits};
@@ -103,34 +103,48 @@ impl Gateway {
         let started = self.shared.clock.now();
         let method = request.method().clone();
         let (admitted, request) = self.shared.admit(request, peer);
-        let mut visit = Visit::default();
+        let mut visit = Visit {
+            shared: &self.shared,
+            started,
+            report: event::Request {
+                route: None,
+                service: None,
+                method,
+                status: None,
+                reason: None,
+                duration: Duration::ZERO,
+                trace: admitted.trace.clone(),
+            },
+        };
         let result = match request {
-            Ok(request) => self.shared.dispatch(request, &admitted, &mut visit).await,
+            Ok(request) => {
+                self.shared
+                    .dispatch(request, &admitted, &mut visit.report)
+                    .await
+            }
             Err(refusal) => Err(refusal),
         };
-        let reason = result.as_ref().err().map(|refusal| refusal.reason);
+        visit.report.reason = result.as_ref().err().map(|refusal| refusal.reason);
         let mut response = result.unwrap_or_else(|refusal| refusal.into_response(&admitted.id));
         admitted.mark(&mut response);
-        self.shared
-            .listener
-            .on_event(&Event::Request(event::Request {
-                route: visit.route,
-                service: visit.service,
-                method,
-                status: response.status(),
-                reason,
-                duration: self.shared.clock.now().since(started),
-                trace: admitted.trace,
-            }));
+        visit.report.status = Some(response.status());
         response
     }
 }
 
-/// Where a request came by.
-#[derive(Debug, Default)]
-struct Visit {
-    route: Option<Arc<str>>,
-    service: Option<ServiceName>,
+/// Reports a request exactly once, also when the peer goes away and the rest is never run.
+struct Visit<'a> {
+    shared: &'a Shared,
+    started: Monotonic,
+    report: event::Request,
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        let Self { shared, report, .. } = self;
+        report.duration = shared.clock.now().since(self.started);
+        shared.listener.on_event(&Event::Request(report.clone()));
+    }
 }
 
 impl Shared {
@@ -138,12 +152,12 @@ impl Shared {
         &self,
         mut request: Request<Body>,
         admitted: &Admitted,
-        visit: &mut Visit,
+        report: &mut event::Request,
     ) -> Result<Response<Body>, Refusal> {
         let route = self.route(&request).ok_or_else(Refusal::no_route)?;
-        visit.route = Some(route.shared_name());
+        report.route = Some(route.shared_name());
         let service = route.destinations().choose(request.headers(), self.draw());
-        visit.service = Some(service.clone());
+        report.service = Some(service.clone());
         let left = shortest(route.limit(), admitted.left);
         deadline::to_headers(request.headers_mut(), left);
         let destination = self

@@ -404,11 +404,19 @@ async fn a_call_that_is_given_up_is_neutral() -> Checked {
     let upstream = Upstream::new("slow", [Act::Hang]);
     let serving = upstream.serve(any_port()).await?;
     let pick = Witness::new(RoundRobin::new(targets(&[first(&serving)])?));
-    let client = Client::builder("cart".parse()?, Arc::clone(&pick) as _).build()?;
+    let (listener, events) = recorder();
+    let client = Client::builder("cart".parse()?, Arc::clone(&pick) as _)
+        .listener(listener)
+        .build()?;
     let calling = client.send(get("/")?);
     let given_up = tokio::time::timeout(Duration::from_millis(50), calling).await;
     assert!(given_up.is_err());
     assert_eq!(pick.outcomes(), [Outcome::Neutral]);
+    let events = std::mem::take(&mut *events.lock());
+    assert!(
+        matches!(&events[..], [Event::CallAbandoned { attempts: 1, .. }]),
+        "{events:?}"
+    );
     tokio::time::timeout(GRACE, client.shutdown()).await?;
     Ok(())
 }

@@ -395,6 +395,48 @@ async fn a_split_sends_each_request_by_its_share() -> Checked {
     Ok(())
 }
 
+#[tokio::test]
+async fn each_request_is_reported_once_with_its_route_or_reason() -> Checked {
+    let slow = tower::service_fn(async |_: Request<Body>| {
+        std::future::pending::<Result<Response<Body>, Failure>>().await
+    });
+    let echo = tower::service_fn(async |request: Request<Body>| {
+        Ok::<_, Failure>(Response::new(request.into_body()))
+    });
+    let (listener, events) = recorder();
+    let gateway = Gateway::builder()
+        .route(Route::to("echo", "echo".parse()?).path(PathPattern::exact("/echo")?))
+        .route(Route::to("slow", "slow".parse()?).path(PathPattern::exact("/slow")?))
+        .mount("echo".parse()?, echo)
+        .mount("slow".parse()?, slow)
+        .listener(listener)
+        .build()?;
+    ask(&gateway, to("/echo")?).await?;
+    ask(&gateway, to("/nowhere")?).await?;
+    let given_up = tokio::time::timeout(Duration::from_millis(20), ask(&gateway, to("/slow")?));
+    assert!(given_up.await.is_err());
+    let events = events.lock();
+    let reports = events.iter().filter_map(|event| match event {
+        Event::Request(report) => Some((
+            report.route.as_deref(),
+            report
+                .service
+                .as_ref()
+                .map(orchestra_core::ServiceName::as_str),
+            report.status.map(|status| status.as_u16()),
+            report.reason,
+        )),
+        _ => None,
+    });
+    let expected = [
+        (Some("echo"), Some("echo"), Some(200), None),
+        (None, None, Some(404), Some("no_route")),
+        (Some("slow"), Some("slow"), None, None),
+    ];
+    assert_eq!(reports.collect::<Vec<_>>(), expected);
+    Ok(())
+}
+
 #[test]
 fn routes_that_lead_nowhere_are_refused() -> Checked {
     let error = Gateway::builder()

@@ -12,4 +12,5 @@ mod layers;
 mod listening;
 mod retry;
 mod routes;
+mod types;
 mod upstream;
