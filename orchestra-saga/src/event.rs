@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use orchestra_core::{IdempotencyKey, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::id::{Epoch, StepName, Version};
@@ -96,7 +96,11 @@ pub enum Event {
         /// The key, the same for all attempts.
         key: IdempotencyKey,
         /// The resolved input; written with the first attempt only, since it never changes.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "present"
+        )]
         input: Option<Arc<Value>>,
         /// When the attempt is given up.
         deadline: Timestamp,
@@ -236,4 +240,11 @@ impl Event {
             _ => None,
         }
     }
+}
+
+/// Reads a member that is there as `Some`, also when it is `null`: an input may well be that.
+pub(crate) fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Arc<Value>>, D::Error> {
+    Arc::deserialize(deserializer).map(Some)
 }

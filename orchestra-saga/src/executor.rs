@@ -228,7 +228,7 @@ impl Executor {
         let events = machine.start(start.input.clone(), start.trace.as_ref(), now);
         let append = Append::new(saga, Version(0), now, events).start_key(start.key.clone());
         let (reply, answer) = oneshot::channel();
-        shared.spawn(saga, permit, First::Start(machine, append, reply))?;
+        shared.spawn(saga, permit, First::start(machine, append, reply));
         match answer.await {
             Ok(Ok(())) => Ok(saga),
             Ok(Err(error)) if error.kind() == ErrorKind::DuplicateStart => {
@@ -302,7 +302,7 @@ impl Executor {
             tokio::select! {
                 () = self.shared.stop.cancelled() => return Err(self.shared.stopping().of(saga)),
                 // The sender is gone once the saga has ended, and then its log says so.
-                changed = changes.changed() => drop(changed),
+                changed = changes.wait_for(|status| done(*status)) => drop(changed),
             }
         }
     }

@@ -2,6 +2,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod barrier;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
 pub mod definition;
 pub mod error;
 pub mod event;
@@ -10,6 +13,9 @@ pub mod id;
 pub mod machine;
 mod recovery;
 pub mod retry;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod saboteur;
 pub mod status;
 pub mod step;
 pub mod store;

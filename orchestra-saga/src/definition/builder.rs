@@ -32,6 +32,10 @@ pub struct Builder {
     inputs: Vec<InputCheck>,
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "handles are copied, and tuples of them read best by value"
+)]
 impl Builder {
     pub(super) fn new(id: &str, version: &str) -> Self {
         Self {
@@ -150,6 +154,6 @@ impl Builder {
 /// Tells handles of one definition from those of another.
 fn mark(id: &str, version: &str) -> u64 {
     let hash = blake3::hash(format!("{id}\n{version}").as_bytes());
-    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    let first = hash.as_bytes().first_chunk().copied();
+    u64::from_be_bytes(first.unwrap_or_default())
 }

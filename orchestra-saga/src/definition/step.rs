@@ -143,7 +143,8 @@ impl<'d, I: Inputs, T> StepBuilder<'d, I, T> {
         self.end(Kind::Pivot, None)
     }
 
-    /// Tried until it is done, and never undone.
+    /// Tried until it is done, and never undone. Its participant must not keep a refusal under the key:
+    /// what it refuses now it is asked again, slowly.
     pub fn retriable(self) -> Handle<T> {
         self.end(Kind::Retriable, None)
     }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use orchestra_core::{Clock, Listener, Silent, SystemWallClock, TokioClock, WallClock};
 
-use super::shared::{Listening, Shared, Time};
+use super::shared::{self, Definitions, Listening, Shared, Time};
 use super::{Executor, Notice, timekeeper};
 use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::Partition;
+use crate::id::{Epoch, Partition};
 use crate::step::Caller;
 use crate::store::SagaStore;
 
@@ -113,7 +113,7 @@ impl Builder {
         self
     }
 
-    /// Makes ids and delays repeatable.
+    /// Makes ids and delays repeatable for one epoch of the partition.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -154,7 +154,7 @@ impl Builder {
             claim,
             rng: self
                 .seed
-                .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
+                .map_or_else(fastrand::Rng::new, |seed| repeatable(seed, claim.epoch)),
             snapshot_every: self.snapshot_every,
             poll: self.poll,
         }));
@@ -162,7 +162,7 @@ impl Builder {
         Ok(Executor::new(shared))
     }
 
-    fn checked_definitions(&self) -> Result<HashMap<(Arc<str>, Arc<str>), Arc<Definition>>> {
+    fn checked_definitions(&self) -> Result<Definitions> {
         let mut found = HashMap::new();
         for definition in &self.definitions {
             let (id, version) = (&definition.id, &definition.version);
@@ -182,4 +182,8 @@ impl Builder {
     }
 }
 
-use super::shared;
+/// The same seed in the next epoch must not make the same ids again.
+fn repeatable(seed: u64, epoch: Epoch) -> fastrand::Rng {
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
+    fastrand::Rng::with_seed(seed ^ epoch.0.wrapping_mul(ODD))
+}

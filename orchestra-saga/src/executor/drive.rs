@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::{Backoff, Timestamp};
+use orchestra_core::{Backoff, IdempotencyKey, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -40,10 +40,31 @@ impl Letter {
 
 /// Why the task begins.
 pub(super) enum First {
-    /// A new saga, and who wants to know that it is durable.
-    Start(Machine, Append, oneshot::Sender<Result<()>>),
+    /// A new saga.
+    Start(Box<New>),
     /// A saga of the store.
     Letter(Letter),
+}
+
+/// A saga that is not in the store yet, and who wants to know that it is.
+pub(super) struct New {
+    machine: Machine,
+    append: Append,
+    reply: oneshot::Sender<Result<()>>,
+}
+
+impl First {
+    pub(super) fn start(
+        machine: Machine,
+        append: Append,
+        reply: oneshot::Sender<Result<()>>,
+    ) -> Self {
+        Self::Start(Box::new(New {
+            machine,
+            append,
+            reply,
+        }))
+    }
 }
 
 /// Runs a saga until it has ended, sleeps, or the executor stops.
@@ -83,36 +104,44 @@ impl Task {
     async fn run(&mut self, first: First) {
         let mut letter = match first {
             First::Letter(letter) => Some(letter),
-            First::Start(machine, append, reply) => match self.begin(machine, append).await {
-                Ok(run) => {
-                    // A caller who went away does not stop the saga.
-                    let _gone = reply.send(Ok(()));
-                    if self.follow(run, None).await {
-                        return;
-                    }
-                    None
+            First::Start(new) => {
+                if self.start(*new).await {
+                    return;
                 }
-                Err(error) => {
-                    // It may be durable in spite of the error; the log knows.
-                    let lost = matches!(error.kind(), ErrorKind::Store | ErrorKind::Busy);
-                    let _gone = reply.send(Err(error));
-                    if !lost {
-                        self.leave();
-                        return;
-                    }
-                    None
-                }
-            },
+                None
+            }
         };
         while !self.recover(letter.take()).await {}
     }
 
-    /// Makes the start durable and issues the first calls.
-    async fn begin(&self, machine: Machine, append: Append) -> Result<Run> {
-        let mut run = Run::new(Arc::clone(&self.shared), machine);
-        let events = append.events.clone();
-        run.append(events, append.start_key).await?;
-        Ok(run)
+    /// Makes the start durable and goes on. Whether the task is over.
+    async fn start(&mut self, new: New) -> bool {
+        let mut run = Run::new(Arc::clone(&self.shared), new.machine);
+        let Append {
+            events,
+            start_key,
+            at,
+            ..
+        } = new.append;
+        match run.append(events, start_key, at).await {
+            Ok(()) => {
+                // A caller who went away does not stop the saga.
+                let _gone = new.reply.send(Ok(()));
+                self.follow(run, None).await
+            }
+            Err(error) => {
+                // After such an error it may be durable all the same; the log knows.
+                let refused = !matches!(error.kind(), ErrorKind::Store | ErrorKind::Busy);
+                if error.kind() == ErrorKind::Fenced {
+                    self.shared.fence(&error);
+                }
+                let _gone = new.reply.send(Err(error));
+                if refused {
+                    self.leave();
+                }
+                refused
+            }
+        }
     }
 
     /// Reads the saga from its log and goes on. Whether the task is over.
@@ -144,9 +173,7 @@ impl Task {
             | ErrorKind::DefinitionChanged
             | ErrorKind::Corrupt => {
                 if error.kind() != ErrorKind::NotFound {
-                    tracing::error!(saga = %self.saga, %error, "saga cannot be continued");
-                    let (saga, error) = (self.saga, &error);
-                    self.shared.tell(&Notice::Unrecoverable { saga, error });
+                    self.shared.give_up(self.saga, &error);
                 }
             }
             _ => return self.again(&error).await,
@@ -278,12 +305,12 @@ impl Run {
         } else {
             self.machine.plan(&input, now, draw)
         };
-        let settled = !self.machine.settle(&input, now, draw).is_empty();
+        let mattered = reply.is_some() && !self.machine.settle(&input, now, draw).is_empty();
         if !events.is_empty() {
-            self.append(events, None).await?;
+            self.append(events, None, now).await?;
         }
         if let Some(reply) = reply {
-            let _gone = reply.send(Ok(settled));
+            let _gone = reply.send(Ok(mattered));
         }
         Ok(())
     }
@@ -291,9 +318,10 @@ impl Run {
     async fn append(
         &mut self,
         events: Vec<Event>,
-        start_key: Option<orchestra_core::IdempotencyKey>,
+        start_key: Option<IdempotencyKey>,
+        now: Timestamp,
     ) -> Result<()> {
-        let (shared, now) = (Arc::clone(&self.shared), self.shared.now());
+        let shared = Arc::clone(&self.shared);
         let saga = self.machine.saga();
         let mut next = self.machine.clone();
         let batch = Append::new(saga, self.machine.version(), now, events).start_key(start_key);
@@ -314,12 +342,13 @@ impl Run {
             events: &events,
         });
         shared.changed(saga, status);
-        self.issue(&events, now);
+        self.issue(&events);
         self.keep_snapshot(status).await;
         Ok(())
     }
 
-    fn issue(&mut self, events: &[Event], now: Timestamp) {
+    fn issue(&mut self, events: &[Event]) {
+        let now = self.shared.now();
         for event in events {
             let Some(call) = self.machine.call(event, self.shared.claim.epoch, now) else {
                 continue;

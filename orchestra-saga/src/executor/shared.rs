@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::status::Status;
 use crate::step::Caller;
 use crate::store::{Claim, SagaStore};
 
+/// By id and version.
+pub(super) type Definitions = HashMap<(Arc<str>, Arc<str>), Arc<Definition>>;
 pub(super) type Listening = Arc<dyn for<'a> Listener<Notice<'a>>>;
 
 /// Letters to one saga that may wait.
@@ -49,7 +51,7 @@ impl Time {
 
 pub(super) struct Parts {
     pub(super) store: Arc<dyn SagaStore>,
-    pub(super) definitions: HashMap<(Arc<str>, Arc<str>), Arc<Definition>>,
+    pub(super) definitions: Definitions,
     pub(super) latest: HashMap<Arc<str>, Arc<Definition>>,
     pub(super) caller: Option<Arc<dyn Caller>>,
     pub(super) time: Time,
@@ -64,7 +66,7 @@ pub(super) struct Parts {
 /// What the tasks of an executor have in common.
 pub(super) struct Shared {
     pub(super) store: Arc<dyn SagaStore>,
-    definitions: HashMap<(Arc<str>, Arc<str>), Arc<Definition>>,
+    definitions: Definitions,
     latest: HashMap<Arc<str>, Arc<Definition>>,
     pub(super) caller: Option<Arc<dyn Caller>>,
     time: Time,
@@ -75,7 +77,8 @@ pub(super) struct Shared {
     pub(super) snapshot_every: Option<NonZeroU64>,
     pub(super) poll: Duration,
     pub(super) running: Mutex<HashMap<SagaId, mpsc::Sender<Letter>>>,
-    watchers: Mutex<HashMap<SagaId, watch::Sender<()>>>,
+    watchers: Mutex<HashMap<SagaId, watch::Sender<Status>>>,
+    unrecoverable: Mutex<HashSet<SagaId>>,
     fenced: Mutex<Option<String>>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -109,6 +112,7 @@ impl Shared {
             poll: parts.poll,
             running: Mutex::default(),
             watchers: Mutex::default(),
+            unrecoverable: Mutex::default(),
             fenced: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -190,17 +194,11 @@ impl Shared {
         saga: SagaId,
         permit: OwnedSemaphorePermit,
         first: First,
-    ) -> Result<()> {
+    ) {
         let (sender, inbox) = mpsc::channel(MAILBOX);
         self.running.lock().insert(saga, sender);
-        self.track(drive::drive(
-            Arc::clone(self),
-            saga,
-            inbox,
-            Some(permit),
-            first,
-        ));
-        Ok(())
+        let task = drive::drive(Arc::clone(self), saga, inbox, Some(permit), first);
+        self.track(task);
     }
 
     /// Hands a letter to the task of the saga, which is begun if there is none.
@@ -225,10 +223,6 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn is_running(&self, saga: SagaId) -> bool {
-        self.running.lock().contains_key(&saga)
-    }
-
     pub(super) fn track(&self, task: impl Future<Output = ()> + Send + 'static) {
         // The tracker owns the task; shutdown awaits it.
         drop(self.tasks.spawn(task));
@@ -244,10 +238,25 @@ impl Shared {
         self.stop.cancel();
     }
 
-    /// Hears of every batch of the saga.
-    pub(super) fn watch(&self, saga: SagaId) -> watch::Receiver<()> {
+    /// A saga that cannot be continued; it is reported once and not woken again.
+    pub(super) fn give_up(&self, saga: SagaId, error: &Error) {
+        if self.unrecoverable.lock().insert(saga) {
+            tracing::error!(%saga, %error, "saga cannot be continued");
+            self.tell(&Notice::Unrecoverable { saga, error });
+        }
+    }
+
+    /// Whether a timer of the saga has someone to wake.
+    pub(super) fn is_asleep(&self, saga: SagaId) -> bool {
+        !self.running.lock().contains_key(&saga) && !self.unrecoverable.lock().contains(&saga)
+    }
+
+    /// Hears the status after every batch of the saga.
+    pub(super) fn watch(&self, saga: SagaId) -> watch::Receiver<Status> {
         let mut watchers = self.watchers.lock();
-        let sender = watchers.entry(saga).or_insert_with(|| watch::channel(()).0);
+        let sender = watchers
+            .entry(saga)
+            .or_insert_with(|| watch::channel(Status::Started).0);
         sender.subscribe()
     }
 
@@ -256,7 +265,7 @@ impl Shared {
         let Some(sender) = watchers.get(&saga) else {
             return;
         };
-        let heard = sender.send(()).is_ok();
+        let heard = sender.send(status).is_ok();
         if !heard || status.is_terminal() {
             drop(watchers.remove(&saga));
         }

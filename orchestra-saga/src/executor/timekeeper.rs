@@ -54,7 +54,7 @@ async fn page(shared: &Arc<Shared>, after: Option<SagaId>) -> Result<Option<Saga
         .limit(PAGE);
     let found = shared.store.list(&filter).await?;
     for summary in &found {
-        revive(shared, summary.saga, Input::Recovered).await;
+        revive(shared, summary.saga).await;
     }
     Ok(found.last().map(|summary| summary.saga))
 }
@@ -62,20 +62,20 @@ async fn page(shared: &Arc<Shared>, after: Option<SagaId>) -> Result<Option<Saga
 async fn wake(shared: &Arc<Shared>) -> Result<()> {
     let partition = shared.claim.partition;
     for timer in shared.store.timers(partition, shared.now(), PAGE).await? {
-        revive(shared, timer.saga, Input::Wake).await;
+        revive(shared, timer.saga).await;
     }
     Ok(())
 }
 
 /// Gives a saga without a task a new one, as soon as there is room.
-async fn revive(shared: &Arc<Shared>, saga: SagaId, input: Input) {
-    if shared.is_running(saga) {
+async fn revive(shared: &Arc<Shared>, saga: SagaId) {
+    if !shared.is_asleep(saga) {
         return;
     }
     let Some(permit) = shared.permit().await else {
         return;
     };
     // A full mailbox means that the saga runs.
-    let delivered = shared.deliver(saga, Letter::silent(input), Some(permit));
+    let delivered = shared.deliver(saga, Letter::silent(Input::Wake), Some(permit));
     drop(delivered);
 }

@@ -22,14 +22,13 @@ pub(super) fn settle(
         return Vec::new();
     }
     match input {
-        Input::Wake => Vec::new(),
         Input::Recovered if state.is_in_flight() => vec![Event::SagaRecovered],
         Input::Resume if state.is_parked() => vec![Event::SagaResumed],
         Input::Cancel { reason } if may_cancel(definition, state) => {
             let reason = reason.clone();
             vec![Event::SagaCancelRequested { reason }]
         }
-        Input::Recovered | Input::Resume | Input::Cancel { .. } => Vec::new(),
+        Input::Wake | Input::Recovered | Input::Resume | Input::Cancel { .. } => Vec::new(),
         Input::Report {
             step,
             op,

@@ -5,7 +5,7 @@ use orchestra_core::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::event::Cause;
+use crate::event::{Cause, present};
 use crate::id::Version;
 
 /// Which way a saga goes.
@@ -55,7 +55,17 @@ pub(crate) struct StepState {
     pub(crate) undo: Progress,
     /// Some attempt may have taken effect without an answer.
     pub(crate) tainted: bool,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub(crate) input: Option<Arc<Value>>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub(crate) output: Option<Arc<Value>>,
     pub(crate) deadline: Option<Timestamp>,
     /// What it said last.

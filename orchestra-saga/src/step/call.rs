@@ -98,6 +98,7 @@ pub struct Call {
 
 impl Call {
     /// The key of an operation: a hash of saga, step and operation.
+    #[expect(clippy::missing_panics_doc, reason = "32 hex digits are a valid key")]
     pub fn key_of(saga: SagaId, step: &StepName, op: Operation) -> IdempotencyKey {
         let mut hasher = blake3::Hasher::new_derive_key("orchestra-saga idempotency key v1");
         hasher.update(&saga.to_bytes());
@@ -105,8 +106,9 @@ impl Call {
         hasher.update(b"/");
         hasher.update(step.as_str().as_bytes());
         let hex = hasher.finalize().to_hex();
+        let text = hex.as_str().get(..32).unwrap_or_default();
         #[expect(clippy::expect_used, reason = "32 hex digits are a valid key")]
-        IdempotencyKey::new(&hex.as_str()[..32]).expect("hex digits are visible")
+        IdempotencyKey::new(text).expect("hex digits are visible")
     }
 
     /// The headers that carry the call to a participant.

@@ -1,4 +1,21 @@
 //! The crate through its public API.
 
+// Tests fail by panicking, also in the helpers that they share.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "this is how a test fails"
+)]
+
+#[cfg(feature = "sqlite")]
+mod barrier;
 mod checkout;
+#[cfg(feature = "test-util")]
+mod conforming;
+mod crashing;
+mod defining;
 mod executing;
+#[cfg(feature = "sqlite")]
+mod killing;
+mod machining;
+mod requesting;

@@ -1,5 +1,6 @@
 //! The writer thread.
 
+use orchestra_core::IdempotencyKey;
 use rusqlite::{Connection, OptionalExtension, Savepoint, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
@@ -50,16 +51,19 @@ pub(super) fn run(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
 
 /// One transaction for all; nobody hears of success before it is durable.
 fn group(connection: &mut Connection, jobs: Vec<Job>) {
+    let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+    let mut transaction = match begun {
+        Ok(transaction) => transaction,
+        Err(source) => return jobs.into_iter().for_each(|job| job.refuse(&source)),
+    };
     let mut answers: Vec<Answer> = Vec::with_capacity(jobs.len());
-    let outcome = (|| {
-        let mut transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for job in jobs {
-            let savepoint = transaction.savepoint()?;
-            answers.push(job.run(savepoint));
+    for job in jobs {
+        match transaction.savepoint() {
+            Ok(savepoint) => answers.push(job.run(savepoint)),
+            Err(source) => job.refuse(&source),
         }
-        transaction.commit()
-    })();
+    }
+    let outcome = transaction.commit();
     for answer in answers {
         answer(outcome.as_ref().err());
     }
@@ -85,6 +89,17 @@ impl Job {
             } => answer(reply, keep(savepoint, |db| save(db, saga, &snapshot))),
         }
     }
+
+    /// Says that nothing was written.
+    fn refuse(self, source: &rusqlite::Error) {
+        let error = not_durable(source);
+        // A waiter who went away reads the log later.
+        let _gone = match self {
+            Self::Claim { reply, .. } => reply.send(Err(error)).is_ok(),
+            Self::Append { reply, .. } => reply.send(Err(error)).is_ok(),
+            Self::Snapshot { reply, .. } => reply.send(Err(error)).is_ok(),
+        };
+    }
 }
 
 /// Keeps what the work wrote if it succeeds, and nothing of it otherwise.
@@ -106,13 +121,13 @@ fn answer<T: 'static>(reply: oneshot::Sender<Result<T>>, result: Result<T>) -> A
     })
 }
 
-/// The error of a commit, for each of those that shared it.
+/// The error of a transaction, for each of those that shared it.
 fn not_durable(source: &rusqlite::Error) -> Error {
     let kind = match source.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DiskFull) => ErrorKind::Full,
         _ => ErrorKind::Store,
     };
-    Error::new(kind, "saga store: the commit failed").caused_by(source.to_string())
+    Error::new(kind, "saga store: the transaction failed").caused_by(source.to_string())
 }
 
 fn claim(db: &Connection, partition: Partition, owner: &str) -> Result<Claim> {
@@ -174,7 +189,7 @@ fn check_claim(db: &Connection, claim: Claim) -> Result<()> {
 
 fn start(db: &Connection, claim: Claim, append: &Append) -> Result<i64> {
     let fail = |source| failed("a start", source).of(append.saga);
-    let key = append.start_key.as_ref().map(|key| key.as_str());
+    let key = append.start_key.as_ref().map(IdempotencyKey::as_str);
     if let Some(key) = key {
         let existing: Option<[u8; 16]> = db
             .prepare_cached("SELECT uuid FROM saga WHERE start_key = ?1")

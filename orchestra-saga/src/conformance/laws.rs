@@ -1,0 +1,293 @@
+use std::sync::Arc;
+
+use orchestra_core::{IdempotencyKey, Timestamp};
+use serde_json::json;
+
+use super::Violation;
+use crate::error::{ErrorKind, Result};
+use crate::event::Event;
+use crate::id::{Partition, SagaId, Version};
+use crate::status::Status;
+use crate::store::{Append, Claim, Filter, SagaStore, Snapshot};
+
+type Checked = std::result::Result<(), Violation>;
+type Store = Arc<dyn SagaStore>;
+
+const HERE: Partition = Partition(3);
+
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_unix_nanos(second * 1_000_000_000)
+}
+
+/// Ids whose order is that of their numbers.
+fn saga(number: u64) -> SagaId {
+    SagaId::from_parts(at(1_000 + number), u128::from(number))
+}
+
+fn started() -> Event {
+    Event::SagaStarted {
+        definition: Arc::from("conformance"),
+        version: Arc::from("1"),
+        hash: Arc::from("none"),
+        input: Arc::new(json!({ "text": "\u{fc}\u{0}'\"" })),
+        deadline: Some(at(9)),
+        trace: None,
+    }
+}
+
+fn note(reason: &str) -> Event {
+    let reason = reason.to_owned();
+    Event::SagaCancelRequested { reason }
+}
+
+fn start(saga: SagaId) -> Append {
+    Append::new(saga, Version(0), at(1), vec![started()])
+}
+
+fn more(saga: SagaId, expected: u64, reasons: &[&str]) -> Append {
+    let events = reasons.iter().map(|reason| note(reason)).collect();
+    Append::new(saga, Version(expected), at(2), events)
+}
+
+fn expect(holds: bool, seen: impl FnOnce() -> String) -> Checked {
+    if holds {
+        Ok(())
+    } else {
+        Err(Violation::new(seen()))
+    }
+}
+
+fn refused<T: std::fmt::Debug>(answer: &Result<T>, kind: ErrorKind, what: &str) -> Checked {
+    let as_expected = answer.as_ref().is_err_and(|error| error.kind() == kind);
+    expect(as_expected, || {
+        format!("{what} was answered {answer:?}, not {kind:?}")
+    })
+}
+
+async fn claim(store: &Store) -> Result<Claim> {
+    store.claim(HERE, "conformance").await
+}
+
+pub(super) async fn appended_events_are_loaded_in_order(store: Store) -> Checked {
+    let (claim, saga) = (claim(&store).await?, saga(1));
+    let first = Append::new(saga, Version(0), at(1), vec![started(), note("a")]);
+    let second = more(saga, 2, &["b", "c", "d"]);
+    let mut wanted: Vec<_> = first.recorded(claim.epoch).collect();
+    wanted.extend(second.recorded(claim.epoch));
+    let versions = [
+        store.append(claim, first).await?,
+        store.append(claim, second).await?,
+    ];
+    expect(versions == [Version(2), Version(5)], || {
+        format!("versions {versions:?}")
+    })?;
+    let found = store.load(saga, Version(0)).await?;
+    expect(found == wanted, || {
+        format!("{found:?} where {wanted:?} was appended")
+    })?;
+    let tail = store.load(saga, Version(3)).await?;
+    let wanted: Vec<_> = wanted.into_iter().skip(3).collect();
+    expect(tail == wanted, || {
+        format!("{tail:?} after version 3, not {wanted:?}")
+    })
+}
+
+pub(super) async fn a_stale_version_is_refused(store: Store) -> Checked {
+    let (claim, saga, other) = (claim(&store).await?, saga(1), saga(2));
+    store.append(claim, start(other)).await?;
+    let (left, right) = tokio::join!(
+        store.append(claim, more(other, 1, &["left"])),
+        store.append(claim, more(other, 1, &["right"])),
+    );
+    let winners = [&left, &right]
+        .into_iter()
+        .filter(|answer| answer.is_ok())
+        .count();
+    expect(winners == 1, || {
+        format!("{left:?} and {right:?} for one version")
+    })?;
+    let unborn = store.append(claim, more(saga, 1, &["a"])).await;
+    refused(
+        &unborn,
+        ErrorKind::StaleVersion,
+        "version 1 of a saga without events",
+    )?;
+    store.append(claim, start(saga)).await?;
+    for wrong in [0, 9] {
+        let answer = store.append(claim, more(saga, wrong, &["a"])).await;
+        refused(&answer, ErrorKind::StaleVersion, "a wrong version")?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_refused_batch_leaves_nothing(store: Store) -> Checked {
+    let (claim, saga) = (claim(&store).await?, saga(1));
+    store.append(claim, start(saga)).await?;
+    let answer = store.append(claim, more(saga, 7, &["a", "b"])).await;
+    if answer.is_ok() {
+        // That it was accepted is the matter of another law.
+        return Ok(());
+    }
+    let found = store.load(saga, Version(0)).await?.len();
+    expect(found == 1, || {
+        format!("{found} events where one was accepted")
+    })
+}
+
+pub(super) async fn a_claim_raises_the_epoch(store: Store) -> Checked {
+    let first = claim(&store).await?;
+    let elsewhere = store.claim(Partition(4), "conformance").await?;
+    let second = claim(&store).await?;
+    let places = [first.partition, elsewhere.partition, second.partition];
+    expect(places == [HERE, Partition(4), HERE], || {
+        format!("partitions {places:?}")
+    })?;
+    expect(second.epoch > first.epoch, || {
+        format!("epoch {} after epoch {}", second.epoch, first.epoch)
+    })
+}
+
+pub(super) async fn an_older_epoch_is_refused(store: Store) -> Checked {
+    let (old, saga) = (claim(&store).await?, saga(1));
+    store.append(old, start(saga)).await?;
+    let new = claim(&store).await?;
+    if new == old {
+        // That it is not greater is the matter of another law.
+        return Ok(());
+    }
+    let late = store.append(old, more(saga, 1, &["late"])).await;
+    refused(&late, ErrorKind::Fenced, "an older epoch")?;
+    store.append(new, more(saga, 1, &["new"])).await?;
+    Ok(())
+}
+
+pub(super) async fn a_start_key_starts_once(store: Store) -> Checked {
+    let claim = claim(&store).await?;
+    let key = |text| IdempotencyKey::new(text).map_err(|error| Violation::new(error.to_string()));
+    let (first, second) = (key("first")?, key("second")?);
+    let begin = |number, key: &IdempotencyKey| {
+        store.append(claim, start(saga(number)).start_key(Some(key.clone())))
+    };
+    begin(1, &first).await?;
+    begin(2, &second).await?;
+    let again = begin(3, &first).await;
+    refused(&again, ErrorKind::DuplicateStart, "a repeated start key")?;
+    let named = again.err().and_then(|error| error.saga());
+    expect(named == Some(saga(1)), || {
+        format!("the refusal names {named:?}")
+    })?;
+    let found = [
+        store.find_start(&first).await?,
+        store.find_start(&key("third")?).await?,
+    ];
+    expect(found == [Some(saga(1)), None], || {
+        format!("the keys find {found:?}")
+    })
+}
+
+pub(super) async fn due_timers_come_in_order(store: Store) -> Checked {
+    let claim = claim(&store).await?;
+    for (number, wake) in [(1, 30), (2, 10), (3, 20), (4, 40)] {
+        let append = start(saga(number)).wake(Some(at(wake)));
+        store.append(claim, append).await?;
+    }
+    let elsewhere = store.claim(Partition(4), "conformance").await?;
+    store
+        .append(elsewhere, start(saga(5)).wake(Some(at(10))))
+        .await?;
+    let due = async |limit| -> Result<Vec<_>> {
+        let timers = store.timers(HERE, at(30), limit).await?;
+        Ok(timers
+            .into_iter()
+            .map(|timer| (timer.at, timer.saga))
+            .collect())
+    };
+    let found = due(10).await?;
+    let wanted = [(at(10), saga(2)), (at(20), saga(3)), (at(30), saga(1))];
+    expect(found == wanted, || {
+        format!("{found:?} are due, not {wanted:?}")
+    })?;
+    let found = due(1).await?;
+    expect(found == wanted[..1], || format!("{found:?} is due first"))?;
+    store.append(claim, more(saga(2), 1, &["none"])).await?;
+    let later = more(saga(3), 1, &["later"]).wake(Some(at(50)));
+    store.append(claim, later).await?;
+    let found = due(10).await?;
+    expect(found == wanted[2..], || {
+        format!("{found:?} are due after changes")
+    })
+}
+
+pub(super) async fn a_list_shows_the_last_status(store: Store) -> Checked {
+    let claim = claim(&store).await?;
+    for number in 1..=4 {
+        store.append(claim, start(saga(number))).await?;
+    }
+    let end = |number, status| store.append(claim, more(saga(number), 1, &["end"]).status(status));
+    end(1, Status::Completed).await?;
+    end(3, Status::Parked).await?;
+    let list = async |filter: Filter| -> Result<Vec<_>> {
+        let found = store.list(&filter.partition(HERE)).await?;
+        Ok(found
+            .into_iter()
+            .map(|line| (line.saga, line.status))
+            .collect())
+    };
+    let all = list(Filter::default()).await?;
+    let wanted = [
+        (saga(1), Status::Completed),
+        (saga(2), Status::Started),
+        (saga(3), Status::Parked),
+        (saga(4), Status::Started),
+    ];
+    expect(all == wanted, || {
+        format!("{all:?} are listed, not {wanted:?}")
+    })?;
+    let open = list(Filter::open()).await?;
+    expect(open == wanted[1..], || format!("{open:?} are open"))?;
+    let parked = list(Filter::of(Status::Parked)).await?;
+    expect(parked == wanted[2..3], || format!("{parked:?} are parked"))?;
+    let page = list(Filter::default().after(Some(saga(1))).limit(2)).await?;
+    expect(page == wanted[1..3], || {
+        format!("{page:?} is the second page")
+    })?;
+    let elsewhere = store
+        .list(&Filter::default().partition(Partition(9)))
+        .await?;
+    expect(elsewhere.is_empty(), || {
+        format!("{elsewhere:?} in an empty partition")
+    })
+}
+
+pub(super) async fn the_last_snapshot_is_read(store: Store) -> Checked {
+    let (claim, saga) = (claim(&store).await?, saga(1));
+    store.append(claim, start(saga)).await?;
+    let none = store.load_snapshot(saga).await?;
+    expect(none.is_none(), || format!("{none:?} before any was saved"))?;
+    for bytes in [b"first".to_vec(), b"second".to_vec()] {
+        let snapshot = Snapshot::new(Version(1), bytes);
+        store.save_snapshot(saga, snapshot.clone()).await?;
+        let found = store.load_snapshot(saga).await?;
+        expect(found.as_ref() == Some(&snapshot), || {
+            format!("{found:?}, not {snapshot:?}")
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) async fn sagas_do_not_mix(store: Store) -> Checked {
+    let claim = claim(&store).await?;
+    store.append(claim, start(saga(1))).await?;
+    store.append(claim, start(saga(2))).await?;
+    store.append(claim, more(saga(1), 1, &["one"])).await?;
+    store.append(claim, more(saga(2), 1, &["two"])).await?;
+    for (number, reason) in [(1, "one"), (2, "two")] {
+        let found = store.load(saga(number), Version(0)).await?;
+        let own = found.last().is_some_and(|last| last.event == note(reason));
+        expect(own, || format!("saga {number} has {found:?}"))?;
+    }
+    let found = store.load(saga(3), Version(0)).await?;
+    expect(found.is_empty(), || {
+        format!("an unknown saga has {found:?}")
+    })
+}

@@ -1,0 +1,45 @@
+//! Both stores obey the laws, and the suite sees every fault.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use orchestra_saga::conformance::LAWS;
+use orchestra_saga::saboteur::{Fault, Saboteur};
+use orchestra_saga::{MemoryStore, SagaStore};
+
+mod memory {
+    orchestra_saga::saga_store_suite!(|| async { (orchestra_saga::MemoryStore::default(), ()) });
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    orchestra_saga::saga_store_suite!(|| async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("sagas.db");
+        let store = orchestra_saga::SqliteStore::open(path)
+            .await
+            .expect("opened");
+        (store, directory)
+    });
+}
+
+#[tokio::test]
+async fn each_saboteur_fails_exactly_the_law_it_breaks() {
+    for (fault, broken) in Fault::ALL {
+        let mut failed = Vec::new();
+        for law in LAWS {
+            let store: Arc<dyn SagaStore> = Arc::new(Saboteur::new(MemoryStore::default(), *fault));
+            if law.check(store).await.is_err() {
+                failed.push(law.name());
+            }
+        }
+        assert_eq!(failed, [*broken], "{fault:?}");
+    }
+}
+
+#[test]
+fn every_law_has_a_saboteur() {
+    let broken: BTreeSet<_> = Fault::ALL.iter().map(|(_, law)| *law).collect();
+    let laws: BTreeSet<_> = LAWS.iter().map(|law| law.name()).collect();
+    assert_eq!(broken, laws);
+}

@@ -1,0 +1,154 @@
+//! Declarative steps: templates, headers, answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{Method, StatusCode};
+use orchestra_core::{ServiceName, TraceContext};
+use orchestra_saga::{
+    BarrierCall, Caller, Definition, ErrorKind, Executor, MemoryStore, Start, Status, StepCall,
+    StepOutcome, StepRequest,
+};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+/// Keeps what it was asked and answers the same to everything.
+#[derive(Debug, Clone)]
+struct Recording {
+    answer: StepOutcome,
+    seen: Arc<Mutex<Vec<StepRequest>>>,
+}
+
+impl Recording {
+    fn new(answer: StepOutcome) -> Self {
+        let seen = Arc::default();
+        Self { answer, seen }
+    }
+}
+
+#[async_trait]
+impl Caller for Recording {
+    async fn call(&self, request: StepRequest) -> StepOutcome {
+        let refuse = request.path.starts_with("/pay");
+        self.seen.lock().push(request);
+        if refuse {
+            StepOutcome::Rejected("declined".to_owned())
+        } else {
+            self.answer.clone()
+        }
+    }
+}
+
+fn definition() -> Definition {
+    let stock = ServiceName::new("stock").expect("valid");
+    let bank = ServiceName::new("bank").expect("valid");
+    let mut d = Definition::builder("declared", "1");
+    let order = d.input::<Value>();
+    let hold = StepCall::new(stock.clone(), Method::POST, "/items/{input.item}/holds")
+        .body(json!({ "count": "{input.count}", "note": "for {input.item} {{}}" }));
+    let release = StepCall::new(stock, Method::DELETE, "/holds/{output.hold}").no_body();
+    let held: orchestra_saga::Handle<Value> = d.call("hold", order, hold).compensate_with(release);
+    let pay = StepCall::new(bank, Method::POST, "/pay");
+    let _: orchestra_saga::Handle<Value> = d.call("pay", (order, held), pay).pivot();
+    d.build().expect("valid")
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_resolved_from_inputs_and_outputs() {
+    let caller = Recording::new(StepOutcome::Done(json!({ "hold": "h/1" })));
+    let builder = Executor::builder(MemoryStore::default()).definition(definition());
+    let executor = builder.caller(caller.clone()).build().await.expect("built");
+    let trace: TraceContext = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        .parse()
+        .expect("valid");
+    let order = json!({ "item": "a b/c", "count": 2 });
+    let start = Start::of("declared")
+        .input(&order)
+        .expect("json")
+        .trace(trace);
+    let saga = executor.start(start).await.expect("started");
+    assert_eq!(
+        executor.wait(saga).await.expect("ended").status,
+        Status::Compensated
+    );
+
+    let seen = caller.seen.lock();
+    let paths: Vec<_> = seen.iter().map(|request| &*request.path).collect();
+    assert_eq!(paths, ["/items/a%20b%2Fc/holds", "/pay", "/holds/h%2F1"]);
+    let body: Value = serde_json::from_slice(seen[0].body.as_ref().expect("a body")).expect("json");
+    assert_eq!(body, json!({ "count": 2, "note": "for a b/c {}" }));
+    let body: Value = serde_json::from_slice(seen[1].body.as_ref().expect("a body")).expect("json");
+    assert_eq!(body, json!([order, { "hold": "h/1" }]));
+    assert_eq!(seen[2].body, None);
+
+    let headers = seen[0].call.headers();
+    assert_eq!(headers["x-saga-id"], saga.to_string());
+    assert_eq!(headers["x-saga-op"], "action");
+    assert_eq!(headers["x-saga-attempt"], "1");
+    assert_eq!(headers["x-saga-epoch"], "1");
+    assert_eq!(headers["x-saga-deadline"], "7500");
+    assert_eq!(
+        headers["traceparent"],
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    );
+    assert_eq!(seen[2].call.headers()["x-saga-op"], "compensation");
+    assert_ne!(seen[0].call.key, seen[2].call.key);
+    let received = BarrierCall::from_headers(&headers).expect("complete");
+    assert_eq!(received, BarrierCall::from(&seen[0].call));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_member_or_a_dot_segment_sends_nothing() {
+    for item in [json!({ "count": 1 }), json!({ "item": "..", "count": 1 })] {
+        let caller = Recording::new(StepOutcome::Done(Value::Null));
+        let builder = Executor::builder(MemoryStore::default()).definition(definition());
+        let executor = builder.caller(caller.clone()).build().await.expect("built");
+        let start = Start::of("declared").input(&item).expect("json");
+        let saga = executor.start(start).await.expect("started");
+        assert_eq!(
+            executor.wait(saga).await.expect("ended").status,
+            Status::Compensated
+        );
+        assert_eq!(caller.seen.lock().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn requests_need_a_caller() {
+    let builder = Executor::builder(MemoryStore::default()).definition(definition());
+    let error = builder.build().await.expect_err("no caller");
+    assert_eq!(error.kind(), ErrorKind::InvalidDefinition);
+}
+
+#[test]
+fn answers_say_what_is_known_of_the_effect() {
+    let second = Some(Duration::from_secs(1));
+    for (status, after, name) in [
+        (200, None, "done"),
+        (204, None, "done"),
+        (307, None, "rejected"),
+        (400, None, "rejected"),
+        (404, None, "rejected"),
+        (408, None, "unknown"),
+        (409, None, "rejected"),
+        (422, None, "rejected"),
+        (425, None, "retryable"),
+        (429, None, "retryable"),
+        (500, None, "unknown"),
+        (502, None, "unknown"),
+        (503, None, "unknown"),
+        (503, second, "retryable"),
+        (504, second, "unknown"),
+    ] {
+        let code = StatusCode::from_u16(status).expect("valid");
+        let outcome = StepOutcome::from_http(code, after, b"");
+        assert_eq!(outcome.name(), name, "{status}");
+    }
+    let long = vec![b'x'; 10_000];
+    let StepOutcome::Rejected(reason) = StepOutcome::from_http(StatusCode::GONE, None, &long)
+    else {
+        panic!("410 is a refusal");
+    };
+    assert!(reason.len() < 300);
+}
