@@ -65,37 +65,43 @@ fn cpu_time(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
+/// How often the kernel held a cgroup back.
+fn throttled(cgroup: &Path) -> u64 {
+    let stat = std::fs::read_to_string(cgroup.join("cpu.stat")).unwrap();
+    let count = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("nr_throttled "));
+    count.unwrap().parse().unwrap()
+}
+
 #[tokio::test]
 async fn a_child_gets_no_more_cpu_than_its_limit() {
-    let (_directory, runtime) = open().await;
+    let (directory, runtime) = open().await;
     if runtime.capabilities().cpu_limit == Enforcement::Unenforced {
         eprintln!("SKIPPED: no usable cpu cgroup: {runtime:?}");
         return;
     }
-    let spin = "echo ready; while :; do :; done";
-    let slow = shell("slow", spin).limits(Limits::new().cpu(100));
-    let slow = runtime.start(slow).await.unwrap().pid.unwrap();
-    let free = runtime
-        .start(shell("free", spin))
-        .await
-        .unwrap()
-        .pid
-        .unwrap();
-    line(&runtime, "slow", "ready").await;
-    line(&runtime, "free", "ready").await;
-    let before = (cpu_time(slow), cpu_time(free));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let (slow, free) = (cpu_time(slow) - before.0, cpu_time(free) - before.1);
-    // A tenth of two seconds is twenty hundredths.
+    let spec = shell("spin", "echo ready; while :; do :; done").limits(Limits::new().cpu(100));
+    let pid = runtime.start(spec).await.unwrap().pid.unwrap();
+    line(&runtime, "spin", "ready").await;
+    let cgroup = cgroups(directory.path()).remove(0);
+    let (start, before) = (tokio::time::Instant::now(), cpu_time(pid));
+    let held_back = async {
+        while throttled(&cgroup) < 10 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), held_back).await;
+    waited.expect("a loop that never ends was not held back");
+    let used = cpu_time(pid) - before;
+    // A tenth of a CPU is ten hundredths of a second in each second, and a period's worth more at the ends.
+    let allowed = start.elapsed().as_secs_f64() * 10.0 + 5.0;
     assert!(
-        slow <= 30,
-        "limited to a tenth of a CPU, used {slow} hundredths in 2 s"
-    );
-    assert!(
-        free > slow,
-        "the unlimited one used {free}, the limited one {slow}"
+        used as f64 <= allowed,
+        "used {used} hundredths of {allowed}"
     );
     runtime.shutdown().await;
+    assert!(!cgroup.exists());
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::support::{node, service};
 
 /// A service that ends when it is asked to or when its platform dies, and says who it is.
 fn payments() -> Workload {
-    let script = "echo I am $INSTANCE; trap 'exit 0' TERM; while :; do sleep 60 & wait; done";
+    let script = "trap 'exit 0' TERM; echo I am $INSTANCE; while :; do sleep 60 & wait; done";
     let template = Template::new(Command::new("sh").args(["-c", script]))
         .readiness(Readiness::Started)
         .stop_grace(Duration::from_secs(5));

@@ -1,6 +1,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -10,8 +11,19 @@ use crate::error::{Error, ErrorKind, Result};
 /// The sole right to use a state directory. The kernel takes it back when the process dies.
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
-    /// Closing it gives up the lock.
-    _file: File,
+    file: File,
+}
+
+/// How long a lock may outlive its owner: any child that another thread has forked holds a copy of the open
+/// file until it becomes its program.
+const FORK: Duration = Duration::from_millis(500);
+const STEP: Duration = Duration::from_millis(10);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing the file would not do, for the same reason.
+        let _unlocked = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl DirectoryLock {
@@ -27,7 +39,7 @@ impl DirectoryLock {
             .truncate(false)
             .open(directory.join("lock"))
             .map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match lock(&file) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(in_use(directory, &mut file)),
             Err(error) => return Err(failed(error.into())),
@@ -35,7 +47,20 @@ impl DirectoryLock {
         // The number is for people; the lock itself is what counts.
         file.set_len(0).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+fn lock(file: &File) -> Result<(), Errno> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if waited < FORK => {
+                std::thread::park_timeout(STEP);
+                waited += STEP;
+            }
+            result => return result,
+        }
     }
 }
 
