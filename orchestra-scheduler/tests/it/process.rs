@@ -250,3 +250,25 @@ async fn impossible_specs_are_refused_and_leave_no_record() {
     assert_eq!(records, 1, "the lock alone");
     runtime.shutdown().await;
 }
+
+#[test]
+fn children_do_not_outlive_the_tokio_runtime_they_were_started_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let tokio = tokio::runtime::Runtime::new().unwrap();
+    let (runtime, pid) = tokio.block_on(async {
+        let runtime = ProcessRuntime::open(directory.path()).await.unwrap();
+        let child = runtime.start(shell("a", "exec sleep 300")).await.unwrap();
+        (runtime, child.pid.unwrap())
+    });
+    assert!(is_alive(pid));
+    drop(tokio);
+    // The signal is sent, and a process takes a moment to die.
+    for _ in 0..10_000 {
+        if !is_alive(pid) {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    assert!(!is_alive(pid));
+    drop(runtime);
+}

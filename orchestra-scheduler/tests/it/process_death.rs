@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestra_scheduler::runtime::process::ProcessRuntime;
-use orchestra_scheduler::{ContainerRuntime, ErrorKind, Event};
+use orchestra_scheduler::{Bytes, ContainerRuntime, ErrorKind, Event, Limits};
 use parking_lot::Mutex;
 
 use crate::process::{is_alive, line, shell};
@@ -22,7 +22,9 @@ async fn platform() {
     let directory = std::env::var(DIRECTORY).unwrap();
     let script = std::env::var(SCRIPT).unwrap();
     let runtime = ProcessRuntime::open(&directory).await.unwrap();
-    let child = runtime.start(shell("a", &script)).await.unwrap();
+    // Enough for any child here; where limits are not enforced there is no cgroup to clean up.
+    let spec = shell("a", &script).limits(Limits::new().memory(Bytes::mib(256)));
+    let child = runtime.start(spec).await.unwrap();
     line(&runtime, "a", "ready").await;
     let output = runtime
         .output(&crate::support::instance("a"))
@@ -64,6 +66,72 @@ async fn died_platform(directory: &Path, script: &str) -> (u32, u32) {
     (child.parse().unwrap(), offspring.parse().unwrap())
 }
 
+const MARK: &str = "PLATFORM_MARK";
+
+/// A platform that starts children as fast as it can, until it is killed.
+#[tokio::test]
+#[ignore = "the other tests of this file run it as a process"]
+async fn busy_platform() {
+    let directory = std::env::var(DIRECTORY).unwrap();
+    let mark = std::env::var(MARK).unwrap();
+    let runtime = ProcessRuntime::open(&directory).await.unwrap();
+    for number in 0..200 {
+        // Deaf to the lifeline: only a platform can end it.
+        let spec = shell(&format!("i{number}"), "exec sleep 300 <&-").env(MARK, &mark);
+        runtime.start(spec).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+}
+
+/// The processes, other than the platform itself, whose environment holds the mark.
+fn marked(mark: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_marked = |pid: &u32| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut variables = environ.split(|&byte| byte == 0);
+        let expected = format!("{MARK}={mark}");
+        variables.any(|variable| variable == expected.as_bytes()) && is_alive(*pid)
+    };
+    pids.filter(is_marked).collect()
+}
+
+#[tokio::test]
+async fn a_platform_killed_at_any_moment_leaves_nothing_to_the_next() {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut draws = fastrand::Rng::with_seed(seed);
+    let mut started = 0;
+    for round in 0..10 {
+        let directory = tempfile::tempdir().unwrap();
+        let mark = format!("{seed}-{round}");
+        let mut platform = Process::new(std::env::current_exe().unwrap());
+        let platform = platform
+            .args(["--exact", "process_death::busy_platform", "--ignored"])
+            .env(DIRECTORY, directory.path())
+            .env(MARK, &mark)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut platform = platform.spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(draws.u64(5..150))).await;
+        platform.kill().unwrap();
+        platform.wait().unwrap();
+
+        let (runtime, killed) = reopen(directory.path()).await;
+        started += killed.len();
+        // What was still at the gate ends by itself; what was let through is in a record.
+        let gone = async {
+            while !marked(&mark).is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(2), gone).await;
+        assert!(waited.is_ok(), "left: {:?}", marked(&mark));
+        runtime.shutdown().await;
+    }
+    assert!(started > 0, "no round killed a platform with children");
+}
+
 async fn dies_within(pid: u32, limit: Duration) -> bool {
     let gone = async {
         while is_alive(pid) {
@@ -102,9 +170,12 @@ async fn a_child_that_does_not_watch_is_killed_by_the_next_platform() {
     let directory = tempfile::tempdir().unwrap();
     let (child, _) = died_platform(directory.path(), "echo ready; exec sleep 300").await;
     assert!(!dies_within(child, Duration::from_millis(300)).await);
+    let cgroups = crate::process_limits::cgroups(directory.path());
+    assert!(cgroups.iter().all(|path| path.is_dir()));
     let (runtime, killed) = reopen(directory.path()).await;
     assert!(!is_alive(child));
     assert_eq!(killed, [child]);
+    assert!(cgroups.iter().all(|path| !path.exists()));
     assert_eq!(runtime.list().await.unwrap(), []);
     runtime.shutdown().await;
 }

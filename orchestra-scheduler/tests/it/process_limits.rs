@@ -19,7 +19,7 @@ async fn open() -> (tempfile::TempDir, ProcessRuntime) {
 }
 
 /// The cgroups that the records of a state directory name.
-fn cgroups(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn cgroups(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory)
         .unwrap()
         .flatten()

@@ -9,10 +9,11 @@ mod mount;
 
 pub(super) use leaf::Leaf;
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::procfs;
+use rustix::fs::{Access, access};
+
 use crate::resources::Limits;
 use crate::runtime::Enforcement;
 use mount::Hierarchies;
@@ -50,8 +51,7 @@ impl Cgroups {
         }
         fs::write(parent.join("cgroup.subtree_control"), "+cpu +memory")
             .map_err(|error| format!("controllers cannot be delegated: {error}"))?;
-        probe(parent, "cpu.max")?;
-        probe(parent, "memory.max")?;
+        may_write(parent)?;
         Ok(Self {
             version: Version::Two,
             cpu: Some(parent.to_owned()),
@@ -62,7 +62,10 @@ impl Cgroups {
     fn version_one(hierarchies: &Hierarchies) -> Result<Self, String> {
         let usable = |controller, file| {
             let parent = hierarchies.of(controller).ok_or("not mounted")?;
-            probe(parent, file).map(|()| parent.to_owned())
+            if !parent.join(file).exists() {
+                return Err(format!("{} has no {file}", parent.display()));
+            }
+            may_write(parent).map(|()| parent.to_owned())
         };
         let cpu = usable("cpu", "cpu.cfs_quota_us");
         let memory = usable("memory", "memory.limit_in_bytes");
@@ -114,15 +117,8 @@ fn enforcement(parent: Option<&PathBuf>) -> Enforcement {
     }
 }
 
-/// Whether a cgroup with this file can be made: asking the kernel beats guessing from permissions.
-fn probe(parent: &Path, file: &str) -> Result<(), String> {
-    let pid = std::process::id();
-    let started = procfs::Stat::of(pid).map_or(0, |stat| stat.started);
-    let place = parent.join(format!("orchestra-probe-{pid}-{started}"));
-    let failed = |error| format!("{} cannot be used: {error}", place.display());
-    fs::create_dir(&place).map_err(failed)?;
-    let opened = OpenOptions::new().write(true).open(place.join(file));
-    fs::remove_dir(&place).map_err(failed)?;
-    opened.map_err(failed)?;
-    Ok(())
+/// Whether cgroups can be made here. Making one to see would leave it behind if we died in between.
+fn may_write(parent: &Path) -> Result<(), String> {
+    let allowed = access(parent, Access::WRITE_OK | Access::EXEC_OK);
+    allowed.map_err(|error| format!("{} cannot be used: {error}", parent.display()))
 }

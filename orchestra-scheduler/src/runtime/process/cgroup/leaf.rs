@@ -136,3 +136,55 @@ fn write_if_there(path: &Path, text: &str) -> io::Result<()> {
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the files of a cgroup are told, seen in a plain directory.
+    fn told(version: Version, limits: Limits) -> Vec<(String, String)> {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("leaf");
+        let leaf = Leaf::planned(version, Some(place.clone()), Some(place.clone()));
+        leaf.enclose(&limits, 42).unwrap();
+        let files = fs::read_dir(place).unwrap().flatten();
+        let mut told: Vec<_> = files
+            .map(|file| {
+                let name = file.file_name().into_string().unwrap();
+                (name, fs::read_to_string(file.path()).unwrap())
+            })
+            .collect();
+        told.sort();
+        told
+    }
+
+    fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+        pairs.map(|(a, b)| (a.to_owned(), b.to_owned())).into()
+    }
+
+    #[test]
+    fn version_two_is_told_in_its_own_words() {
+        let limits = Limits::new().cpu(250).memory(crate::Bytes(4_096));
+        let expected = pairs([
+            ("cgroup.procs", "42"),
+            ("cpu.max", "25000 100000"),
+            ("memory.max", "4096"),
+            ("memory.oom.group", "1"),
+            ("memory.swap.max", "0"),
+        ]);
+        assert_eq!(told(Version::Two, limits), expected);
+    }
+
+    #[test]
+    fn version_one_is_told_in_its_own_words_and_never_less_than_the_least_quota() {
+        let limits = Limits::new().cpu(1).memory(crate::Bytes(4_096));
+        let expected = pairs([
+            ("cgroup.procs", "42"),
+            ("cpu.cfs_period_us", "100000"),
+            ("cpu.cfs_quota_us", "1000"),
+            ("memory.limit_in_bytes", "4096"),
+            ("memory.memsw.limit_in_bytes", "4096"),
+        ]);
+        assert_eq!(told(Version::One, limits), expected);
+    }
+}
