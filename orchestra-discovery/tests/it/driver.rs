@@ -25,6 +25,7 @@ fn scope() -> Scope {
 struct Flaky {
     inner: MemoryRegistry,
     down: Arc<Mutex<bool>>,
+    statuses_set: Arc<Mutex<u32>>,
 }
 
 impl Flaky {
@@ -32,6 +33,7 @@ impl Flaky {
         Self {
             inner: MemoryRegistry::default(),
             down: Arc::default(),
+            statuses_set: Arc::default(),
         }
     }
 
@@ -78,6 +80,7 @@ impl Registry for Flaky {
 
     async fn set_status(&self, lease: &Lease, status: Status) -> Result<(), Error> {
         self.reachable()?;
+        *self.statuses_set.lock() += 1;
         self.inner.set_status(lease, status).await
     }
 
@@ -135,6 +138,8 @@ async fn lapsed_lease_is_registered_anew_with_a_greater_incarnation() {
     let first = heartbeat.registered().await.unwrap();
     registry.set_down(true);
     tokio::time::sleep(TTL * 2).await;
+    // It cannot know that the lease lapsed, only the registry can tell.
+    assert_eq!(heartbeat.lease(), Some(first.clone()));
     registry.set_down(false);
     tokio::time::sleep(TTL).await;
     let second = heartbeat.lease().unwrap();
@@ -142,6 +147,63 @@ async fn lapsed_lease_is_registered_anew_with_a_greater_incarnation() {
     let members = registry.snapshot(&scope()).await.unwrap();
     assert_eq!(members.instances()[0].incarnation, second.incarnation);
     heartbeat.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_that_is_known_to_be_lost_is_not_shown() {
+    let registry = Flaky::new();
+    let full = Arc::new(Mutex::new(false));
+    let unwilling = Arc::new(Unwilling(registry.clone(), Arc::clone(&full)));
+    let heartbeat = Heartbeat::start(unwilling, asked("p-1", TTL), heartbeat::Config::default());
+    let first = heartbeat.registered().await.unwrap();
+    *full.lock() = true;
+    registry.inner.deregister(&first).await.unwrap();
+    tokio::time::sleep(TTL).await;
+    assert_eq!(heartbeat.lease(), None);
+    *full.lock() = false;
+    assert!(heartbeat.registered().await.unwrap().incarnation > first.incarnation);
+    heartbeat.shutdown().await.unwrap();
+}
+
+/// Has no room for new registrations while told so.
+#[derive(Debug)]
+struct Unwilling(Flaky, Arc<Mutex<bool>>);
+
+#[async_trait]
+impl Source for Unwilling {
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, Error> {
+        self.0.snapshot(scope).await
+    }
+
+    async fn watch(&self, scope: &Scope, after: Revision) -> Result<Watch, Error> {
+        self.0.watch(scope, after).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+}
+
+#[async_trait]
+impl Registry for Unwilling {
+    async fn register(&self, registration: Registration) -> Result<Lease, Error> {
+        if *self.1.lock() {
+            return Err(Error::new(ErrorKind::Full, "no room"));
+        }
+        self.0.register(registration).await
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<(), Error> {
+        self.0.renew(lease).await
+    }
+
+    async fn set_status(&self, lease: &Lease, status: Status) -> Result<(), Error> {
+        self.0.set_status(lease, status).await
+    }
+
+    async fn deregister(&self, lease: &Lease) -> Result<(), Error> {
+        self.0.deregister(lease).await
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,6 +249,7 @@ async fn draining_is_told_at_once_and_survives_registering_anew() {
     let anew = registry.snapshot(&scope()).await.unwrap();
     assert!(anew.instances()[0].incarnation > first.incarnation);
     assert_eq!(anew.instances()[0].status, Status::Draining);
+    assert_eq!(*registry.statuses_set.lock(), 1);
     heartbeat.shutdown().await.unwrap();
 }
 
