@@ -3,7 +3,7 @@
 use orchestra_core::{Monotonic, Outcome};
 use orchestra_mesh::breaker::{Breaker, CircuitBreaker, Config};
 
-use orchestra_measure::{Session, alone, in_pair};
+use orchestra_measure::{Session, alone};
 
 /// A closed breaker that remembers 100 calls.
 pub fn breaker() -> Breaker {
@@ -22,5 +22,5 @@ pub fn call(breaker: &impl CircuitBreaker) {
 pub fn figures(session: &Session) {
     let breaker = breaker();
     session.time("mesh_breaker_call", alone(|| call(&breaker)));
-    session.time("mesh_breaker_call_2_threads", in_pair(|| || call(&breaker)));
+    session.time_of_two("mesh_breaker_call_2_threads", || || call(&breaker));
 }

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use orchestra_observe::{Buckets, Counter, Family, Histogram, Registry};
 
-use orchestra_measure::{Session, alone, in_pair};
+use orchestra_measure::{Session, alone};
 
 /// One metric of each kind.
 #[derive(Debug)]
@@ -57,12 +57,9 @@ pub fn figures(session: &Session) {
         move || metrics.observe(&mut value)
     };
     session.time("observe_counter", alone(|| metrics.count()));
-    session.time("observe_counter_2_threads", in_pair(|| || metrics.count()));
+    session.time_of_two("observe_counter_2_threads", || || metrics.count());
     session.time("observe_family", alone(|| metrics.count_labelled()));
-    session.time(
-        "observe_family_2_threads",
-        in_pair(|| || metrics.count_labelled()),
-    );
+    session.time_of_two("observe_family_2_threads", || || metrics.count_labelled());
     session.time("observe_histogram", alone(observer()));
-    session.time("observe_histogram_2_threads", in_pair(observer));
+    session.time_of_two("observe_histogram_2_threads", observer);
 }

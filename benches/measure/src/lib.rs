@@ -1,7 +1,8 @@
 //! How a figure is taken, by us and by each rival.
 //!
-//! A batch of operations is repeated, and the fastest batch counts: what else runs on the machine can
-//! only make one slower.
+//! A batch of operations is repeated. The fastest batch counts, because what else runs on the machine
+//! can only make one slower. Not so where two threads meet: a machine that runs one after the other
+//! makes them faster, so there the median counts.
 
 #[cfg(feature = "tasks")]
 pub mod tasks;
@@ -30,19 +31,28 @@ impl Session {
 
     /// Prints how long one operation takes. `batch` does so many of them and says how long they took.
     pub fn time(&self, figure: &str, batch: impl FnMut(u64) -> Duration) {
-        let nanos = fastest(self.batches, self.batch, batch) * 1e9;
-        println!("{figure} {} {nanos:.2} ns", self.subject);
+        self.print(figure, sorted(self.batches, self.batch, batch)[0]);
+    }
+
+    /// Prints the time of an operation when two threads are at it, all operations counted together.
+    pub fn time_of_two<F: FnMut()>(&self, figure: &str, operation: impl Fn() -> F + Sync) {
+        let seconds = sorted(self.batches, self.batch, in_pair(operation));
+        self.print(figure, seconds[seconds.len() / 2]);
+    }
+
+    fn print(&self, figure: &str, seconds: f64) {
+        println!("{figure} {} {:.2} ns", self.subject, seconds * 1e9);
     }
 
     /// Prints how many operations are done in a second, for those that take many microseconds.
     pub fn rate(&self, figure: &str, unit: &str, batch: impl FnMut(u64) -> Duration) {
-        let seconds = fastest(self.batches.div_ceil(3), self.batch * 10, batch);
+        let seconds = sorted(self.batches.div_ceil(3), self.batch * 10, batch)[0];
         println!("{figure} {} {:.0} {unit}", self.subject, seconds.recip());
     }
 }
 
-/// Seconds per operation in the fastest of so many batches that take about `aim` each.
-fn fastest(batches: u32, aim: Duration, mut batch: impl FnMut(u64) -> Duration) -> f64 {
+/// Seconds per operation in so many batches that take about `aim` each, the fastest first.
+fn sorted(batches: u32, aim: Duration, mut batch: impl FnMut(u64) -> Duration) -> Vec<f64> {
     let mut count = 64;
     let mut took = batch(count);
     while took < aim / 4 {
@@ -51,7 +61,9 @@ fn fastest(batches: u32, aim: Duration, mut batch: impl FnMut(u64) -> Duration) 
     }
     let count = (count as f64 * aim.as_secs_f64() / took.as_secs_f64()).ceil() as u64;
     let seconds = |_| batch(count).as_secs_f64() / count as f64;
-    (0..batches).map(seconds).fold(f64::INFINITY, f64::min)
+    let mut seconds: Vec<f64> = (0..batches).map(seconds).collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds
 }
 
 /// Batches by one thread.
@@ -63,16 +75,15 @@ pub fn alone(mut operation: impl FnMut()) -> impl FnMut(u64) -> Duration {
     }
 }
 
-/// Batches by two threads at once, which do `count` each: how long an operation takes while another
-/// thread is doing the same, from the start of the first to the end of the last.
-pub fn in_pair<F: FnMut()>(operation: impl Fn() -> F + Sync) -> impl FnMut(u64) -> Duration {
+/// Batches shared by two threads, from the start of the first to the end of the last.
+fn in_pair<F: FnMut()>(operation: impl Fn() -> F + Sync) -> impl FnMut(u64) -> Duration {
     move |count| {
         let start = Barrier::new(2);
         let thread = || {
             let mut operation = operation();
             start.wait();
             let begun = Instant::now();
-            repeat(count, &mut operation);
+            repeat(count / 2, &mut operation);
             (begun, Instant::now())
         };
         std::thread::scope(|scope| {

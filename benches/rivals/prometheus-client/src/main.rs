@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use orchestra_measure::{Session, alone, in_pair};
+use orchestra_measure::{Session, alone};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -42,12 +42,9 @@ fn main() {
     };
     let session = Session::of("prometheus-client");
     session.time("observe_counter", alone(counting));
-    session.time("observe_counter_2_threads", in_pair(|| counting));
+    session.time_of_two("observe_counter_2_threads", || counting);
     session.time("observe_family", alone(|| count_labelled(&family)));
-    session.time(
-        "observe_family_2_threads",
-        in_pair(|| || count_labelled(&family)),
-    );
+    session.time_of_two("observe_family_2_threads", || || count_labelled(&family));
     session.time("observe_histogram", alone(observer()));
-    session.time("observe_histogram_2_threads", in_pair(observer));
+    session.time_of_two("observe_histogram_2_threads", observer);
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use orchestra_measure::{Session, alone, in_pair};
+use orchestra_measure::{Session, alone};
 use recloser::Recloser;
 
 fn call(breaker: &Recloser) {
@@ -14,5 +14,5 @@ fn main() {
     let session = Session::of("recloser");
     let breaker = Recloser::custom().error_rate(0.5).closed_len(100).build();
     session.time("mesh_breaker_call", alone(|| call(&breaker)));
-    session.time("mesh_breaker_call_2_threads", in_pair(|| || call(&breaker)));
+    session.time_of_two("mesh_breaker_call_2_threads", || || call(&breaker));
 }
