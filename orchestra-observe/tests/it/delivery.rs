@@ -207,3 +207,25 @@ async fn dropping_the_delivery_stops_it() {
     // The task is gone, and with it its hold on the exporter.
     assert_eq!(Arc::strong_count(&bench.exporter), 1);
 }
+
+#[tokio::test]
+async fn the_memory_exporter_keeps_the_last_and_forgets_the_rest() {
+    let tracer = Tracer::builder().build();
+    for name in ["a", "b", "c"] {
+        tracer.span(name).start().end();
+    }
+    let mut spans = tracer.spans().recent(3);
+    spans.reverse();
+    let exporter = MemoryExporter::new(NonZeroUsize::new(2).unwrap());
+    let names = || {
+        exporter
+            .spans()
+            .iter()
+            .map(|span| span.name.to_string())
+            .collect::<Vec<_>>()
+    };
+    exporter.export(&spans).await.unwrap();
+    assert_eq!(names(), ["b", "c"]);
+    exporter.export(&spans[..1]).await.unwrap();
+    assert_eq!(names(), ["c", "a"]);
+}

@@ -67,6 +67,20 @@ fn an_event_is_one_line_of_json() {
     );
 }
 
+#[test]
+fn what_json_has_no_number_for_is_a_text() {
+    let lines = lines(|| {
+        info!(
+            nan = f64::NAN,
+            wide = u128::MAX,
+            inf = f64::INFINITY,
+            n = -1
+        )
+    });
+    let expected = json!({"nan": "NaN", "wide": u128::MAX.to_string(), "inf": "inf", "n": -1});
+    assert_eq!(lines[0]["fields"], expected);
+}
+
 #[derive(Debug)]
 struct Outer(io::Error);
 

@@ -18,6 +18,10 @@ fn secrets_are_replaced_by_their_kind() {
         ),
         ("12 4111 1111 1111 1111 123", "12 [masked:card] 123"),
         (r"line\n4111111111111111", r"line\n[masked:card]"),
+        (
+            r"\t4111111111111111\r4111111111111111",
+            r"\t[masked:card]\r[masked:card]",
+        ),
         ("180012345678913x", "180012345678913x"),
         (
             "to DE89 3704 0044 0532 0130 00 today",
@@ -88,6 +92,11 @@ fn secrets_are_replaced_by_their_kind() {
             "a [masked:pem] b",
         ),
         ("-----BEGIN EC PRIVATE KEY-----\nMIIE", "[masked:pem]"),
+        // Two numbers share three of their groups.
+        ("4588 4658 4347 4963 1931", "[masked:card]"),
+        ("{password: abc,\"n\": 1}", "{password: [masked],\"n\": 1}"),
+        ("password=\"token=(\", n=1", "password=\"[masked]\", n=1"),
+        ("eyJx then eyJhbGci.eyJzdWIi.x", "eyJx then [masked:jwt]"),
     ];
     for (text, expected) in cases {
         assert_eq!(masked(text), expected, "of {text:?}");
@@ -101,7 +110,10 @@ fn what_is_no_secret_stays() {
         "order 550e8400-e29b-41d4-a716-446655440000 accepted",
         "uuid 41111111-1111-1111-1111-111111111111",
         "blk_-1608999687919862906 and blk_4111111111111111",
-        "4111111111111112",
+        "uuid 550e8400-e29b-41d4-4111-111111111111",
+        "uuid be685390-0754-7034-aaaa-aaaaaaaaaaaa",
+        "4111111111111112 and 1234567812345670",
+        "http://localhost:8080/@handle and http://[::1]:80/@handle",
         "at 1767323045678901234 ns, 1767323045678 ms",
         "0.4111111111111111 of 1.5e300",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",

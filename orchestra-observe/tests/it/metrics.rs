@@ -108,6 +108,19 @@ fn label_sets_beyond_the_limit_share_the_overflow_series() {
 }
 
 #[test]
+fn the_overflow_series_is_one_even_for_who_asks_for_it_by_name() {
+    let registry = with_limit(1);
+    let family = registry.counters("calls", "Calls.", ["peer"]).unwrap();
+    for peer in [OVERFLOW, "a", "b", OVERFLOW] {
+        family.with([peer]).inc();
+    }
+    let snapshot = registry.snapshot();
+    assert_eq!(snapshot.family("calls").unwrap().series.len(), 2);
+    let overflow = snapshot.value("calls", &[("peer", OVERFLOW)]);
+    assert_eq!(overflow, Some(&Value::Counter(3)));
+}
+
+#[test]
 fn a_removed_series_leaves_the_exposition_and_frees_its_place() {
     let registry = with_limit(1);
     let family = registry.gauges("up", "Up.", ["instance"]).unwrap();

@@ -100,20 +100,26 @@ async fn a_cancelled_future_ends_its_span() {
     assert_eq!(tracer.spans().recent(1)[0].status, Status::Unset);
 }
 
-#[test]
-fn a_panic_ends_its_span_as_an_error() {
+fn status_after_a_panic(prepare: fn(&mut Span)) -> Status {
     let tracer = tracer(8);
-    let span = tracer.span("risky").start();
-    let hook = std::panic::AssertUnwindSafe(move || {
+    let mut span = tracer.span("risky").start();
+    prepare(&mut span);
+    let work = std::panic::AssertUnwindSafe(move || {
         let _span = span;
         std::panic::resume_unwind(Box::new("on purpose"));
     });
-    assert!(std::panic::catch_unwind(hook).is_err());
-    let status = &tracer.spans().recent(1)[0].status;
+    assert!(std::panic::catch_unwind(work).is_err());
+    tracer.spans().recent(1)[0].status.clone()
+}
+
+#[test]
+fn a_panic_ends_its_span_as_an_error_unless_it_has_a_status() {
+    let status = status_after_a_panic(|_| {});
     assert!(
-        matches!(status, Status::Error(reason) if reason.as_str() == "panicked"),
+        matches!(&status, Status::Error(reason) if reason.as_str() == "panicked"),
         "{status:?}"
     );
+    assert_eq!(status_after_a_panic(Span::succeed), Status::Ok);
 }
 
 #[test]
