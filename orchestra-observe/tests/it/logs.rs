@@ -75,7 +75,7 @@ fn what_json_has_no_number_for_is_a_text() {
             wide = u128::MAX,
             inf = f64::INFINITY,
             n = -1
-        )
+        );
     });
     let expected = json!({"nan": "NaN", "wide": u128::MAX.to_string(), "inf": "inf", "n": -1});
     assert_eq!(lines[0]["fields"], expected);
