@@ -66,7 +66,7 @@ mod over_http {
 
     fn subject(endpoint: Endpoint, server: JoinSet<()>) -> Subject {
         let registry = Arc::new(HttpRegistry::new(endpoint, Some(token())));
-        let (ttl, slack) = (Duration::from_millis(800), Duration::from_millis(400));
+        let (ttl, slack) = (Duration::from_millis(1_500), Duration::from_millis(750));
         Subject::new(registry, ttl, slack)
             .remembers(REMEMBERED)
             .keep(server)

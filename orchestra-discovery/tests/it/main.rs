@@ -8,8 +8,11 @@
 mod common;
 #[cfg(feature = "test-util")]
 mod conformance;
-mod driver;
+mod doubles;
+mod follow;
+mod gates;
 mod health;
+mod heartbeat;
 #[cfg(feature = "http")]
 mod http;
 mod registry;

@@ -8,12 +8,13 @@ use std::time::Duration;
 use orchestra_core::{Clock, Labels, Monotonic};
 use orchestra_discovery::registry::memory::Config;
 use orchestra_discovery::{
-    Change, Error, ErrorKind, Incarnation, Lease, MemoryRegistry, Registry, Removal, RemovalReason,
-    Revision, Scope, Snapshot, Source, Status, Watch, WatchEvent,
+    Change, Error, ErrorKind, Event, Incarnation, Lease, MemoryRegistry, Registry, Removal,
+    RemovalReason, Revision, Scope, Snapshot, Source, Status, Watch, WatchEvent,
 };
 use proptest::prelude::*;
 
 use crate::common::{asked, instance, service, snapshot};
+use crate::doubles::heard;
 
 #[derive(Debug, Default)]
 struct ManualClock(AtomicU64);
@@ -354,4 +355,61 @@ fn old_news_does_not_undo_new_ones() {
     members.advance(Revision::new(7), &changes);
     assert_eq!(listed(&members), [("p-1".to_owned(), 5, Status::Ready)]);
     assert_eq!(members.revision(), Revision::new(7));
+}
+
+const TTL: Duration = Duration::from_secs(9);
+
+#[tokio::test(start_paused = true)]
+async fn watch_of_all_services_tells_which_lease_lapsed() {
+    let registry = MemoryRegistry::default();
+    let from = registry.snapshot(&Scope::All).await.unwrap().revision();
+    let lease = registry.register(asked("p-1", TTL)).await.unwrap();
+    let mut watch = registry.watch(&Scope::All, from).await.unwrap();
+    let mut removals = Vec::new();
+    while removals.is_empty() {
+        let WatchEvent::Changes { changes, .. } = watch.next().await.unwrap() else {
+            panic!("nothing was forgotten");
+        };
+        removals.extend(changes.into_iter().filter_map(|change| match change {
+            Change::Removed(removal) => Some(removal),
+            _ => None,
+        }));
+    }
+    assert_eq!(removals[0].service, service());
+    assert_eq!(removals[0].incarnation, lease.incarnation);
+    assert_eq!(removals[0].reason, RemovalReason::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn listener_hears_what_the_registry_did_in_order() {
+    let (events, listener) = heard();
+    let registry = MemoryRegistry::new(Config::default().listener(listener));
+    registry.register(asked("p-1", TTL)).await.unwrap();
+    let second = registry.register(asked("p-1", TTL)).await.unwrap();
+    registry.renew(&second).await.unwrap();
+    registry.deregister(&second).await.unwrap();
+    let words = events.lock().iter().map(word).collect::<Vec<_>>();
+    assert_eq!(
+        words,
+        [
+            "registered",
+            "replaced",
+            "registered",
+            "renewed",
+            "deregistered"
+        ]
+    );
+}
+
+fn word(event: &Event) -> &'static str {
+    match event {
+        Event::Registered(_) => "registered",
+        Event::Renewed { .. } => "renewed",
+        Event::Removed(removal) => match removal.reason {
+            RemovalReason::Replaced => "replaced",
+            RemovalReason::Deregistered => "deregistered",
+            _ => "other removal",
+        },
+        _ => "other",
+    }
 }

@@ -8,13 +8,12 @@ use std::time::Duration;
 use orchestra_core::{InstanceId, Monotonic, Outcome};
 use orchestra_discovery::resolver::Config;
 use orchestra_discovery::{
-    Gate, GateToken, Gates, Health, Incarnation, Instance, P2c, PickContext, Refusal, Resolver,
-    RoundRobin, Status, Token,
+    Health, Incarnation, Instance, P2c, PickContext, Resolver, RoundRobin, Status, Token,
 };
-use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use crate::common::{at, draw, instance, snapshot, with_members};
+use crate::gates::{Counting, Recording, Shut};
 
 fn id(text: &str) -> InstanceId {
     text.parse().unwrap()
@@ -436,79 +435,6 @@ proptest! {
         for (n, &weight) in weights.iter().enumerate() {
             prop_assert_eq!(shares[&name(n)], u64::from(weight) * 3);
         }
-    }
-}
-
-/// Refuses these instances.
-#[derive(Debug)]
-struct Shut(Vec<String>);
-
-impl<const N: usize> From<[&str; N]> for Shut {
-    fn from(ids: [&str; N]) -> Self {
-        Self(ids.map(str::to_owned).into())
-    }
-}
-
-#[derive(Debug)]
-struct ShutGate;
-
-impl Gate for ShutGate {
-    fn try_admit(&self, _: Monotonic) -> Result<GateToken, Refusal> {
-        Err(Refusal::new("shut", Some(Duration::from_secs(3))))
-    }
-
-    fn settle(&self, _: GateToken, _: Outcome, _: Monotonic) {}
-}
-
-impl Gates for Shut {
-    fn bind(&self, instance: &Instance) -> Arc<dyn Gate> {
-        if self.0.iter().any(|id| id == instance.id.as_str()) {
-            Arc::new(ShutGate)
-        } else {
-            Arc::new(orchestra_discovery::gate::Open)
-        }
-    }
-}
-
-/// Refuses everything and counts how often it was asked.
-#[derive(Debug)]
-struct Counting(Arc<AtomicU64>);
-
-impl Gate for Counting {
-    fn try_admit(&self, _: Monotonic) -> Result<GateToken, Refusal> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Err(Refusal::new("counting", None))
-    }
-
-    fn settle(&self, _: GateToken, _: Outcome, _: Monotonic) {}
-}
-
-impl Gates for Counting {
-    fn bind(&self, _: &Instance) -> Arc<dyn Gate> {
-        Arc::new(Self(Arc::clone(&self.0)))
-    }
-}
-
-/// Numbers its admissions and keeps what became of them.
-#[derive(Debug, Default)]
-struct Recording(Arc<Mutex<Vec<(u64, Outcome, Monotonic)>>>);
-
-#[derive(Debug)]
-struct RecordingGate(Arc<Mutex<Vec<(u64, Outcome, Monotonic)>>>, AtomicU64);
-
-impl Gates for Recording {
-    fn bind(&self, _: &Instance) -> Arc<dyn Gate> {
-        Arc::new(RecordingGate(Arc::clone(&self.0), AtomicU64::new(0)))
-    }
-}
-
-impl Gate for RecordingGate {
-    fn try_admit(&self, _: Monotonic) -> Result<GateToken, Refusal> {
-        Ok(GateToken::new(self.1.fetch_add(1, Ordering::Relaxed)))
-    }
-
-    fn settle(&self, token: GateToken, outcome: Outcome, now: Monotonic) {
-        self.0.lock().push((token.as_u64(), outcome, now));
     }
 }
 

@@ -1,0 +1,150 @@
+//! The heartbeat, in virtual time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestra_discovery::{
+    ErrorKind, Heartbeat, MemoryRegistry, Registry, Scope, Source, Status, heartbeat,
+};
+use parking_lot::Mutex;
+
+use crate::common::{asked, service};
+use crate::doubles::{Flaky, Unwilling};
+
+const TTL: Duration = Duration::from_secs(9);
+
+fn scope() -> Scope {
+    Scope::Service(service())
+}
+
+fn beat(registry: &Flaky) -> Heartbeat {
+    let config = heartbeat::Config::default().seed(7);
+    Heartbeat::start(Arc::new(registry.clone()), asked("p-1", TTL), config)
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeat_keeps_one_registration_for_many_ttls() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    let lease = heartbeat.registered().await.unwrap();
+    let before = registry.snapshot(&scope()).await.unwrap().revision();
+    tokio::time::sleep(TTL * 20).await;
+    let after = registry.snapshot(&scope()).await.unwrap();
+    assert_eq!(after.revision(), before);
+    assert_eq!(after.instances()[0].incarnation, lease.incarnation);
+    heartbeat.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_gives_the_lease_back() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    heartbeat.registered().await.unwrap();
+    heartbeat.shutdown().await.unwrap();
+    assert_eq!(registry.snapshot(&scope()).await.unwrap().instances(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_heartbeat_lets_the_lease_lapse() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    heartbeat.registered().await.unwrap();
+    drop(heartbeat);
+    assert_eq!(
+        registry.snapshot(&scope()).await.unwrap().instances().len(),
+        1
+    );
+    tokio::time::sleep(TTL).await;
+    assert_eq!(registry.snapshot(&scope()).await.unwrap().instances(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lapsed_lease_is_registered_anew_with_a_greater_incarnation() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    let first = heartbeat.registered().await.unwrap();
+    registry.set_down(true);
+    tokio::time::sleep(TTL * 2).await;
+    // It cannot know that the lease lapsed, only the registry can tell.
+    assert_eq!(heartbeat.lease(), Some(first.clone()));
+    registry.set_down(false);
+    tokio::time::sleep(TTL).await;
+    let second = heartbeat.lease().unwrap();
+    assert!(second.incarnation > first.incarnation);
+    let members = registry.snapshot(&scope()).await.unwrap();
+    assert_eq!(members.instances()[0].incarnation, second.incarnation);
+    heartbeat.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_that_is_known_to_be_lost_is_not_shown() {
+    let registry = Flaky::new();
+    let full = Arc::new(Mutex::new(false));
+    let unwilling = Arc::new(Unwilling(registry.clone(), Arc::clone(&full)));
+    let heartbeat = Heartbeat::start(unwilling, asked("p-1", TTL), heartbeat::Config::default());
+    let first = heartbeat.registered().await.unwrap();
+    *full.lock() = true;
+    registry.inner.deregister(&first).await.unwrap();
+    tokio::time::sleep(TTL).await;
+    assert_eq!(heartbeat.lease(), None);
+    *full.lock() = false;
+    assert!(heartbeat.registered().await.unwrap().incarnation > first.incarnation);
+    heartbeat.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_outage_of_the_registry_costs_nothing() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    let first = heartbeat.registered().await.unwrap();
+    registry.set_down(true);
+    tokio::time::sleep(TTL / 2).await;
+    registry.set_down(false);
+    tokio::time::sleep(TTL).await;
+    assert_eq!(heartbeat.lease(), Some(first));
+    heartbeat.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn replaced_heartbeat_ends_and_leaves_the_new_holder_alone() {
+    let registry = Flaky::new();
+    let old = beat(&registry);
+    old.registered().await.unwrap();
+    let new = beat(&registry);
+    let lease = new.registered().await.unwrap();
+    assert_eq!(old.ended().await.kind(), ErrorKind::Replaced);
+    assert_eq!(old.lease(), None);
+    old.shutdown().await.unwrap();
+    tokio::time::sleep(TTL).await;
+    let members = registry.snapshot(&scope()).await.unwrap();
+    assert_eq!(members.instances()[0].incarnation, lease.incarnation);
+    new.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_is_told_at_once_and_survives_registering_anew() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    let first = heartbeat.registered().await.unwrap();
+    heartbeat.set_status(Status::Draining);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let told = registry.snapshot(&scope()).await.unwrap();
+    assert_eq!(told.instances()[0].status, Status::Draining);
+    registry.inner.deregister(&first).await.unwrap();
+    tokio::time::sleep(TTL).await;
+    let anew = registry.snapshot(&scope()).await.unwrap();
+    assert!(anew.instances()[0].incarnation > first.incarnation);
+    assert_eq!(anew.instances()[0].status, Status::Draining);
+    assert_eq!(*registry.statuses_set.lock(), 1);
+    heartbeat.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn registration_that_is_refused_for_good_ends_the_heartbeat() {
+    let registry = Arc::new(MemoryRegistry::default());
+    let never = asked("p-1", Duration::ZERO);
+    let heartbeat = Heartbeat::start(registry, never, heartbeat::Config::default());
+    let refused = heartbeat.registered().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    heartbeat.shutdown().await.unwrap();
+}
