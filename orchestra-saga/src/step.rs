@@ -83,6 +83,15 @@ impl Failure {
         }
     }
 
+    /// It had no effect, and the participant asks to be left alone for that long.
+    pub fn retryable_after(reason: impl Into<String>, after: Duration) -> Self {
+        let reason = reason.into();
+        Self::Retryable {
+            reason,
+            after: Some(after),
+        }
+    }
+
     /// Nobody knows whether it had an effect.
     pub fn unknown(reason: impl Into<String>) -> Self {
         Self::Unknown(reason.into())

@@ -150,6 +150,8 @@ impl Task {
         let find = |id: &str, version: &str| shared.find(id, version);
         match recovery::load(&*shared.store, self.saga, find).await {
             Ok(machine) => {
+                // A batch whose append failed may be durable: whoever waits learns of it here.
+                shared.changed(self.saga, Status::of(machine.state()));
                 let run = Run::new(Arc::clone(&shared), machine);
                 self.follow(run, letter).await
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use orchestra_saga::conformance::LAWS;
+use orchestra_saga::conformance::{LAWS, Law};
 use orchestra_saga::saboteur::{Fault, Saboteur};
 use orchestra_saga::{MemoryStore, SagaStore};
 
@@ -40,6 +40,6 @@ async fn each_saboteur_fails_exactly_the_law_it_breaks() {
 #[test]
 fn every_law_has_a_saboteur() {
     let broken: BTreeSet<_> = Fault::ALL.iter().map(|(_, law)| *law).collect();
-    let laws: BTreeSet<_> = LAWS.iter().map(|law| law.name()).collect();
+    let laws: BTreeSet<_> = LAWS.iter().map(Law::name).collect();
     assert_eq!(broken, laws);
 }

@@ -187,24 +187,12 @@ impl World {
         let doubled = self.in_flight.iter().any(|other| other.step == call.step);
         assert!(!doubled, "two calls of {} at a time", call.step);
         assert!(call.deadline >= self.now, "an attempt after its deadline");
-        match call.op {
-            Operation::Action => {
-                assert!(
-                    !self.tombs.contains(&call.step),
-                    "{} after its undoing",
-                    call.step
-                );
-            }
-            _ => {
-                let known = call.applied == Applied::Known;
-                let applied = self.effects.get(&call.step).copied().unwrap_or_default();
-                let undone = self.tombs.contains(&call.step);
-                assert!(
-                    !known || applied == 1 || undone,
-                    "{} was never applied",
-                    call.step
-                );
-            }
+        let undone = self.tombs.contains(&call.step);
+        if call.op == Operation::Action {
+            assert!(!undone, "{} after its undoing", call.step);
+        } else if call.applied == Applied::Known {
+            let applied = self.effects.get(&call.step).copied().unwrap_or_default();
+            assert!(applied == 1 || undone, "{} was never applied", call.step);
         }
     }
 

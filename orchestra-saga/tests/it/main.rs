@@ -18,4 +18,5 @@ mod executing;
 #[cfg(feature = "sqlite")]
 mod killing;
 mod machining;
+mod operating;
 mod requesting;
