@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use orchestra::core::{InstanceId, ServiceName};
-use orchestra::scheduler::ContainerRuntime as _;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::Instant;
 
@@ -57,13 +56,14 @@ async fn hit(
     let workload = status
         .workload(&service)
         .context("the service is not wanted")?;
-    let seats: Vec<_> = workload
+    let seats = workload
         .instances
         .iter()
-        .filter_map(|seat| seat.id.clone())
-        .collect();
-    let instance = rng.choice(seats).context("the service has no instance")?;
-    let pid = platform.pid(&instance).await?;
+        .filter_map(|seat| Some((seat.id.clone()?, seat.pid?)));
+    let (instance, pid) = rng
+        .choice(seats.collect::<Vec<_>>())
+        .context("no instance runs")?;
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("the process id is zero")?;
     let begin = Instant::now();
     kill_process_group(pid, signal)?;
     let ready = tokio::time::timeout(
@@ -79,17 +79,4 @@ async fn hit(
         instance,
         took,
     })
-}
-
-impl Platform {
-    async fn pid(&self, instance: &InstanceId) -> anyhow::Result<Pid> {
-        let containers = self.runtime.list().await?;
-        let container = containers
-            .into_iter()
-            .find(|container| container.instance == *instance);
-        let pid = container
-            .and_then(|container| container.pid)
-            .context("the instance has no process")?;
-        Pid::from_raw(i32::try_from(pid)?).context("the process id is zero")
-    }
 }

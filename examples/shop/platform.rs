@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue};
 use orchestra::Orchestra;
 use orchestra::core::{Endpoint, NodeId, ServiceName};
 use orchestra::discovery::registry::http::{self as registry_http, BearerToken};
+use orchestra::mesh::gateway::Limits;
 use orchestra::mesh::route::{PathPattern, Route};
 use orchestra::mesh::{Gateway, Policy};
 use orchestra::observe::export;
@@ -40,6 +41,8 @@ const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 
 /// A service that does not renew for this long is taken for dead.
 pub const LEASE: Duration = Duration::from_millis(1_500);
+/// An order is small.
+const MAX_BODY: usize = 64 * 1024;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What to run, and where.
@@ -55,7 +58,6 @@ pub struct Platform {
     pub orchestra: Orchestra,
     pub gateway: SocketAddr,
     pub watched: Arc<Watched>,
-    pub runtime: Arc<ProcessRuntime>,
     plan: Plan,
     /// The parts whose errors are reported at the end of a run.
     store: SqliteStore,
@@ -75,7 +77,6 @@ impl Platform {
         let runtime = ProcessRuntime::open(data.join("processes"))
             .await
             .with_context(|| format!("the directory {} cannot be used", data.display()))?;
-        let runtime = Arc::new(runtime);
         let store = SqliteStore::open(data.join("sagas.db"))
             .await
             .with_context(|| format!("the directory {} cannot be used", data.display()))?;
@@ -89,7 +90,7 @@ impl Platform {
             .seed(plan.seed)
             .header(HeaderName::from_static("authorization"), bearer(&token)?)
             .policy(Policy::default().timeout(Duration::from_secs(5)))
-            .runtime(Arc::clone(&runtime))
+            .runtime(runtime)
             .reconciler(|reconciler| reconciler.launch(launch))
             .on_scheduler(Arc::clone(&watched) as _)
             .saga_store(store.clone())
@@ -105,7 +106,6 @@ impl Platform {
             orchestra,
             gateway: SocketAddr::from(([127, 0, 0, 1], plan.port)),
             watched,
-            runtime,
             plan,
             store,
             registry: JoinSet::new(),
@@ -138,6 +138,7 @@ impl Platform {
         let gateway = self
             .orchestra
             .gateway()
+            .limits(Limits::default().body(MAX_BODY))
             .mount(orders.clone(), api::router(self.sagas()?.clone()))
             .mount(
                 metrics.clone(),

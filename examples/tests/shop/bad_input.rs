@@ -31,7 +31,7 @@ async fn bad_input_gets_a_clear_answer_and_buys_nothing() {
         (
             r#"{"user":"u-1","item":"anvil","quantity":"2"}"#.into(),
             StatusCode::BAD_REQUEST,
-            "quantity",
+            "expected u32",
         ),
         (
             r#"{"user":"u-1","item":"anvil","quantity":0}"#.into(),
@@ -41,7 +41,7 @@ async fn bad_input_gets_a_clear_answer_and_buys_nothing() {
         (
             r#"{"user":"u-1","item":"anvil","quantity":-3}"#.into(),
             StatusCode::BAD_REQUEST,
-            "quantity",
+            "-3",
         ),
         (
             r#"{"user":"nobody","item":"anvil","quantity":1}"#.into(),

@@ -72,10 +72,11 @@ async fn the_gateway_does_not_pass_on_the_services_inner_routes() {
         "//steps/charge",
     ] {
         let answer = shop.get(path).await;
-        assert_eq!(
+        let refused = [StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST];
+        assert!(
+            refused.contains(&answer.status),
+            "{path}: {} {}",
             answer.status,
-            StatusCode::NOT_FOUND,
-            "{path}: {}",
             answer.body
         );
     }

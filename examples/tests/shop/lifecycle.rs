@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use orchestra_testkit::Process;
+use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 use tempfile::TempDir;
 
 use crate::running::{Shop, binary, command, eventually, services_on, transcript};
@@ -74,14 +75,18 @@ async fn a_killed_platform_leaves_no_running_orphan() {
 
 #[tokio::test]
 async fn a_frozen_orphan_is_killed_by_the_next_start() {
+    // Orphans come to this process, as they would to an init: the kernel wakes a stopped process group
+    // that is left without any parent in its session, and this one must stay frozen.
+    set_child_subreaper(Some(getpid())).unwrap();
     let data = TempDir::new().unwrap();
     let mut shop = Shop::open(data.path(), &[]).await;
     let frozen = shop.services()[0];
-    let pid = rustix::process::Pid::from_raw(i32::try_from(frozen).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let pid = Pid::from_raw(i32::try_from(frozen).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
     shop.process.kill().unwrap();
     shop.process.wait().await.unwrap();
-    eventually("the others ended", Duration::from_secs(2), async || {
+    let limit = Duration::from_secs(2);
+    eventually("the others ended", limit, async || {
         shop.services() == [frozen]
     })
     .await;
