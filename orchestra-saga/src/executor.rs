@@ -1,6 +1,6 @@
 //! Drives sagas: calls steps, appends what they said, wakes what sleeps, recovers what was left.
 //!
-//! One task per running saga asks its [`Machine`](crate::Machine) what to do, appends the answer as one
+//! One task per running saga asks its [`Machine`] what to do, appends the answer as one
 //! batch and only then makes the calls of it. An error of the store is never an error of a step: the
 //! saga is read again from its log and goes on. When a later claim fences this executor off, it stops
 //! calling at once.

@@ -2,7 +2,7 @@
 //!
 //! Every attempt ends in one of four [`StepOutcome`]s. The difference between *it did not happen* and
 //! *nobody knows* is kept all the way: an unknown outcome is asked again with the same
-//! [`IdempotencyKey`], and a step that stays unknown is compensated *if applied*.
+//! [`IdempotencyKey`](orchestra_core::IdempotencyKey), and a step that stays unknown is compensated *if applied*.
 
 pub mod call;
 mod request;
