@@ -102,7 +102,7 @@ impl Follow {
             rng,
             ready: sender,
             failures: 0,
-            idle_resyncs: 0,
+            barren: 0,
         };
         let task = Task::spawn(|stop| driver.run(stop));
         Self { ready, task }
@@ -131,8 +131,10 @@ struct Driver {
     config: Config,
     rng: fastrand::Rng,
     ready: watch::Sender<bool>,
+    /// Failures since the last snapshot.
     failures: u32,
-    idle_resyncs: u32,
+    /// Snapshots since the last change: many of them, and the watch is not worth much.
+    barren: u32,
 }
 
 impl Driver {
@@ -172,8 +174,7 @@ impl Driver {
                 WatchEvent::Changes { revision, changes } => {
                     members.advance(revision, &changes);
                     self.resolver.apply(&members);
-                    self.idle_resyncs = 0;
-                    self.failures = 0;
+                    self.barren = 0;
                 }
             }
         }
@@ -181,7 +182,8 @@ impl Driver {
 
     fn answered(&mut self) {
         self.ready.send_replace(true);
-        if self.failures > 0 {
+        self.barren = self.barren.saturating_add(1);
+        if std::mem::take(&mut self.failures) > 0 {
             self.config.events.emit(&Event::SourceRecovered {
                 service: self.resolver.service().clone(),
             });
@@ -199,15 +201,14 @@ impl Driver {
             failures: self.failures,
         });
         let asked = error.class().retry_after().unwrap_or_default();
-        let wait = self.delay(self.failures).max(asked);
+        let wait = self.delay(self.failures.max(self.barren)).max(asked);
         tokio::time::sleep(wait).await;
     }
 
     /// A source that says nothing but `Resync` must not be asked in a tight loop.
     async fn resynced(&mut self) {
-        self.idle_resyncs = self.idle_resyncs.saturating_add(1);
-        if self.idle_resyncs > 1 {
-            tokio::time::sleep(self.delay(self.idle_resyncs - 1)).await;
+        if self.barren > 1 {
+            tokio::time::sleep(self.delay(self.barren - 1)).await;
         }
     }
 

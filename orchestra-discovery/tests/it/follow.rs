@@ -70,6 +70,35 @@ async fn members_known_last_stay_while_the_source_fails() {
     follow.shutdown().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn each_outage_is_told_and_counted_by_itself() {
+    let registry = Flaky::new();
+    let payments = Resolver::new(service(), resolver::Config::default());
+    let (events, listener) = heard();
+    let config = follow::Config::default().seed(3).listener(listener);
+    let source = ResyncsWhenDown(registry.clone());
+    let follow = Follow::start(Arc::new(source), payments, config);
+    follow.ready().await.unwrap();
+    for outage in 1..=3 {
+        registry.set_down(true);
+        let behind = asked(&format!("p-{outage}"), TTL * 100);
+        registry.inner.register(behind).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        registry.set_down(false);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let heard = std::mem::take(&mut *events.lock());
+        let first = heard.iter().find_map(|event| match event {
+            Event::SourceFailed { failures, .. } => Some(*failures),
+            _ => None,
+        });
+        let recoveries = heard
+            .iter()
+            .filter(|event| matches!(event, Event::SourceRecovered { .. }));
+        assert_eq!((first, recoveries.count()), (Some(1), 1));
+    }
+    follow.shutdown().await.unwrap();
+}
+
 /// Its watches break when a change arrives while the registry is down.
 #[derive(Debug)]
 struct ResyncsWhenDown(Flaky);

@@ -1,5 +1,6 @@
 //! Rise and fall against a brute-force model, and the driver in virtual time.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,5 +187,37 @@ async fn new_member_is_probed_soon_and_a_new_incarnation_anew() {
     probe.0.lock().clear();
     payments.apply(&snapshot([instance("p-1", 2)]));
     assert!(payments.pick(&draw(0)).is_ok());
+    check.shutdown().await.unwrap();
+}
+
+/// Takes its time, and counts how often it saw each.
+#[derive(Debug, Default)]
+struct Slow(Mutex<BTreeMap<String, u32>>);
+
+#[async_trait]
+impl Probe for Slow {
+    async fn probe(&self, instance: &Instance) -> Verdict {
+        *self.0.lock().entry(instance.id.to_string()).or_default() += 1;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Verdict::Pass
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_left_out_when_there_are_too_few_probes() {
+    let members = (0..20).map(|n| instance(&format!("p-{n:02}"), 1));
+    let payments = with_members(resolver::Config::default(), members);
+    let probe = Arc::new(Slow::default());
+    let mut config = health::Config::default();
+    config.max_probes = NonZeroUsize::MIN;
+    let check = HealthCheck::start(Arc::clone(&probe) as _, payments, config);
+    tokio::time::sleep(Duration::from_secs(101)).await;
+    // One at a time and half a second each: a round of all twenty takes ten seconds.
+    let seen = probe.0.lock().clone();
+    assert_eq!(seen.len(), 20, "{seen:?}");
+    assert!(
+        seen.values().all(|times| (9..=11).contains(times)),
+        "{seen:?}"
+    );
     check.shutdown().await.unwrap();
 }

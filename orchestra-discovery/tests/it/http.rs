@@ -1,5 +1,6 @@
 //! The wire: what is refused, what survives it, and what a broken network looks like.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use orchestra_core::Endpoint;
 use orchestra_discovery::registry::http::{BearerToken, router};
+use orchestra_discovery::registry::memory::Config;
 use orchestra_discovery::{
     Capabilities, Error, ErrorKind, Follow, Heartbeat, HttpProbe, HttpRegistry, Lease,
     MemoryRegistry, Probe, Registration, Registry, Resolver, Result, Revision, Scope, Snapshot,
-    Source, Status, Verdict, Watch, follow, heartbeat, resolver,
+    Source, Status, Verdict, Watch, WatchEvent, follow, heartbeat, resolver,
 };
 use orchestra_testkit::{Faults, Proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -216,6 +218,32 @@ async fn idle_poll_says_where_to_go_on() {
         (status.as_str(), body),
         ("200", format!(r#"{{"idle":{{"revision":{latest}}}}}"#))
     );
+}
+
+#[tokio::test]
+async fn quiet_watch_over_http_does_not_fall_behind_what_is_remembered() {
+    let mut config = Config::default();
+    config.max_changes = NonZeroUsize::new(4).unwrap();
+    let registry = MemoryRegistry::new(config);
+    let (endpoint, _server) = serve(router(Arc::new(registry.clone()), None)).await;
+    let client = HttpRegistry::new(endpoint, None).hold(Duration::from_millis(20));
+    let scope = Scope::Service(service());
+    let from = client.snapshot(&scope).await.unwrap().revision();
+    let mut quiet = client.watch(&scope, from).await.unwrap();
+    for _ in 0..4 {
+        let mut elsewhere = asked("p-1", Duration::from_secs(60));
+        elsewhere.service = "orders".parse().unwrap();
+        registry.register(elsewhere.clone()).await.unwrap();
+        registry.register(elsewhere).await.unwrap();
+        let said = tokio::time::timeout(Duration::from_millis(300), quiet.next()).await;
+        assert!(said.is_err(), "{said:?}");
+    }
+    registry
+        .register(asked("p-1", Duration::from_secs(60)))
+        .await
+        .unwrap();
+    let said = quiet.next().await.unwrap();
+    assert!(matches!(said, WatchEvent::Changes { .. }), "{said:?}");
 }
 
 #[tokio::test]

@@ -24,9 +24,6 @@ use crate::source::{
 
 /// The largest answer: some two hundred thousand instances of the usual size.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
-/// How long one poll of a watch asks to be held.
-const WAIT: Duration = Duration::from_secs(20);
-
 /// A registry that is served elsewhere by [`router`](super::router); a clone is one reference count.
 ///
 /// Every call opens a connection of its own, is bounded by the timeout (5 seconds unless told otherwise),
@@ -49,6 +46,7 @@ struct Client {
     endpoint: Endpoint,
     token: Option<BearerToken>,
     timeout: Duration,
+    hold: Duration,
 }
 
 impl HttpRegistry {
@@ -58,6 +56,7 @@ impl HttpRegistry {
             endpoint,
             token,
             timeout: Duration::from_secs(5),
+            hold: Duration::from_secs(20),
         }))
     }
 
@@ -65,6 +64,14 @@ impl HttpRegistry {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         Arc::make_mut(&mut self.0).timeout = timeout;
+        self
+    }
+
+    /// Asks the server to hold each poll of a watch for this long (20 seconds unless told otherwise, and the
+    /// server holds none longer than 30), so that nothing between the two gives up on a silent connection.
+    #[must_use]
+    pub fn hold(mut self, hold: Duration) -> Self {
+        Arc::make_mut(&mut self.0).hold = hold;
         self
     }
 }
@@ -203,9 +210,10 @@ struct HttpWatch {
 impl WatchStream for HttpWatch {
     async fn next(&mut self) -> Result<WatchEvent> {
         while !self.lost {
-            let rest = format!("&after={}&wait_ms={}", self.after, WAIT.as_millis());
+            let hold = self.client.hold;
+            let rest = format!("&after={}&wait_ms={}", self.after, hold.as_millis());
             let path = wire::query(wire::WATCH, &self.scope, &rest);
-            match self.client.load(&path, WAIT).await? {
+            match self.client.load(&path, hold).await? {
                 Polled::Changes { revision, changes } => {
                     self.after = revision;
                     return Ok(WatchEvent::Changes { revision, changes });

@@ -33,8 +33,6 @@ impl MemoryWatch {
 
     /// What there is to say now, and else how long until something may lapse.
     fn poll(&mut self) -> Result<WatchEvent, Option<Duration>> {
-        // Marked as seen before the table is read, so that a change in between wakes the wait.
-        self.latest.mark_unchanged();
         let (page, next) = self.shared.act(|table, now| {
             let page = table.changes(&self.scope, self.after);
             (page, table.next_deadline().map(|moment| moment.since(now)))
@@ -69,6 +67,7 @@ impl WatchStream for MemoryWatch {
                 Ok(event) => return Ok(event),
                 Err(until) => until,
             };
+            // It returns at once if anything changed since it last did, so nothing slips in between.
             let changed = self.latest.changed();
             let ended = match until {
                 Some(sleep) => tokio::time::timeout(sleep, changed)
