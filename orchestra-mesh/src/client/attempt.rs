@@ -14,9 +14,6 @@ use crate::request::headers;
 use crate::request::replay::Replay;
 use crate::retry::Failure;
 
-/// How often a kept connection that turns out to have ended is replaced within one attempt.
-const STALE_CONNECTIONS: usize = 3;
-
 /// The parts of a request that all its attempts share.
 #[derive(Debug, Clone)]
 pub(super) struct Head {
@@ -111,23 +108,16 @@ async fn exchange(
     head: &Head,
     replay: &mut Replay,
 ) -> Result<Response<Incoming>, Broken> {
-    let mut stale = 0;
-    loop {
-        let lease = pool.lease(endpoint).await.map_err(broken)?;
-        let body = replay.next().ok_or_else(body_is_gone)?;
-        let request = head.request(body, &lease).map_err(invalid)?;
-        let mut failed = match lease.send(request).await {
-            Ok(response) => return Ok(response),
-            Err(failed) => failed,
-        };
+    let lease = pool.lease(endpoint).await.map_err(broken)?;
+    // Asked for only now: without a connection the body is still whole.
+    let body = replay.next().ok_or_else(body_is_gone)?;
+    let request = head.request(body, &lease).map_err(invalid)?;
+    lease.send(request).await.map_err(|mut failed| {
         if let Some(request) = failed.request.take() {
             replay.restore(request.into_body());
         }
-        if !failed.is_stale || stale >= STALE_CONNECTIONS {
-            return Err(broken(failed));
-        }
-        stale += 1;
-    }
+        broken(failed)
+    })
 }
 
 fn broken(failed: Failed) -> Broken {

@@ -40,8 +40,6 @@ struct Idle {
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
     pub(crate) source: Option<BoxError>,
-    /// The connection was kept from before and had ended in the meantime: a new one is worth a try.
-    pub(crate) is_stale: bool,
     /// The request, if nothing of it was written.
     pub(crate) request: Option<Request<Body>>,
 }
@@ -52,11 +50,9 @@ pub(crate) enum Lease {
         sender: http1::SendRequest<Body>,
         pool: Pool,
         endpoint: Endpoint,
-        is_reused: bool,
     },
     Http2 {
         sender: http2::SendRequest<Body>,
-        is_reused: bool,
     },
 }
 
@@ -96,7 +92,6 @@ impl Pool {
 
     async fn lease_http1(&self, endpoint: &Endpoint) -> Result<Lease, Failed> {
         let kept = self.take_idle(endpoint);
-        let is_reused = kept.is_some();
         let sender = match kept {
             Some(sender) => sender,
             None => self.within_limit(self.connect_http1(endpoint)).await?,
@@ -105,7 +100,6 @@ impl Pool {
             sender,
             pool: self.clone(),
             endpoint: endpoint.clone(),
-            is_reused,
         })
     }
 
@@ -127,12 +121,11 @@ impl Pool {
 
     async fn lease_http2(&self, endpoint: &Endpoint) -> Result<Lease, Failed> {
         let cell = self.http2_cell(endpoint);
-        let is_reused = cell.initialized();
         let sender = cell
             .get_or_try_init(|| self.within_limit(self.connect_http2(endpoint)))
             .await?
             .clone();
-        Ok(Lease::Http2 { sender, is_reused })
+        Ok(Lease::Http2 { sender })
     }
 
     /// The shared connection, or the place for a new one if that has ended.
@@ -170,7 +163,6 @@ impl Pool {
         let fail = |source: BoxError| Failed {
             failure: Failure::Connect,
             source: Some(source),
-            is_stale: false,
             request: None,
         };
         match tokio::time::timeout(self.shared.config.connect_timeout, connecting).await {
@@ -223,19 +215,15 @@ impl Lease {
                 mut sender,
                 pool,
                 endpoint,
-                is_reused,
             } => {
                 let sent = sender.try_send_request(request).await;
-                let response = sent.map_err(|error| failed(error, is_reused))?;
+                let response = sent.map_err(failed)?;
                 pool.return_later(endpoint, sender);
                 Ok(response)
             }
-            Self::Http2 {
-                mut sender,
-                is_reused,
-            } => {
+            Self::Http2 { mut sender } => {
                 let sent = sender.try_send_request(request).await;
-                sent.map_err(|error| failed(error, is_reused))
+                sent.map_err(failed)
             }
         }
     }
@@ -257,7 +245,7 @@ impl Pool {
     }
 }
 
-fn failed(mut error: TrySendError<Request<Body>>, is_reused: bool) -> Failed {
+fn failed(mut error: TrySendError<Request<Body>>) -> Failed {
     let request = error.take_message();
     let source = error.into_error();
     let failure = match &request {
@@ -266,7 +254,6 @@ fn failed(mut error: TrySendError<Request<Body>>, is_reused: bool) -> Failed {
     };
     Failed {
         failure,
-        is_stale: is_reused && request.is_some(),
         source: Some(source.into()),
         request,
     }

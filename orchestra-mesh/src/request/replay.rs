@@ -196,3 +196,54 @@ impl http_body::Body for Attempt {
         self.size
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use http_body::{Body as _, Frame};
+    use http_body_util::BodyExt;
+
+    use super::Replay;
+    use crate::{Body, Error};
+
+    /// Frames that are there at once.
+    struct Frames(Vec<&'static str>);
+
+    impl http_body::Body for Frames {
+        type Data = Bytes;
+        type Error = Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+            let next = (!self.0.is_empty()).then(|| self.0.remove(0));
+            Poll::Ready(next.map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_was_given_up_cannot_take_from_the_next() -> Result<(), Error> {
+        let body = Body::wrap(Frames(vec!["one,", "two,", "three"]));
+        let mut replay = Replay::new(body, 100);
+        let mut given_up = replay.next().unwrap_or_default();
+        assert!(given_up.frame().await.transpose()?.is_some());
+        let next = replay.next().unwrap_or_default();
+        assert!(given_up.frame().await.is_some_and(|frame| frame.is_err()));
+        assert_eq!(Body::collect(next, 100).await?, "one,two,three");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn past_the_limit_the_first_attempt_goes_on_and_there_is_no_other() -> Result<(), Error> {
+        let mut replay = Replay::new(Body::wrap(Frames(vec!["one,", "two,", "three"])), 7);
+        let first = replay.next().unwrap_or_default();
+        assert_eq!(first.size_hint().exact(), None);
+        assert_eq!(Body::collect(first, 100).await?, "one,two,three");
+        assert!(!replay.is_left() && replay.next().is_none());
+        Ok(())
+    }
+}

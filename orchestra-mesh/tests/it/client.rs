@@ -10,7 +10,9 @@ use orchestra_core::{
     TraceContext,
 };
 use orchestra_mesh::error::Kind;
-use orchestra_mesh::pick::{NoEndpoint, Pick, PickRequest, PickToken, Picked, RoundRobin};
+use orchestra_mesh::pick::{
+    NoEndpoint, NoEndpointReason, Pick, PickRequest, PickToken, Picked, RoundRobin,
+};
 use orchestra_mesh::retry::{Failure, Stop};
 use orchestra_mesh::{Body, Client, Event, Policy, Ratio, breaker, budget, connect, retry};
 use orchestra_testkit::{Faults, Proxy};
@@ -102,6 +104,44 @@ async fn a_failed_attempt_is_followed_by_one_to_another_instance() -> Checked {
         (2, "i-1".to_owned(), Ok(StatusCode::OK)),
     ];
     assert_eq!(attempts, expected);
+    Ok(())
+}
+
+/// The first of a list that was not tried.
+#[derive(Debug)]
+struct InOrder(Vec<Picked>);
+
+impl Pick for InOrder {
+    fn pick(&self, request: &PickRequest<'_>) -> Result<Picked, NoEndpoint> {
+        let mut untried = self
+            .0
+            .iter()
+            .filter(|picked| !request.tried.contains(&picked.id));
+        let none = NoEndpoint::new(NoEndpointReason::AllTried, None);
+        untried.next().cloned().ok_or(none)
+    }
+
+    fn complete(&self, _: PickToken, _: Outcome, _: Monotonic) {}
+}
+
+#[tokio::test]
+async fn what_was_tried_is_left_out_until_nothing_else_is_left() -> Checked {
+    let mut upstreams = Vec::new();
+    let mut serving = Vec::new();
+    let mut known = Vec::new();
+    for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let upstream = Upstream::new(name, [Act::Status(503)]);
+        serving.push(upstream.serve(any_port()).await?);
+        upstreams.push(upstream);
+        let token = PickToken::from_parts([0; 3]);
+        known.push(Picked::new(name.parse()?, first(&serving[number]), token));
+    }
+    let client = Client::builder("cart".parse()?, Arc::new(InOrder(known)))
+        .policy(Policy::default().retry(quick()))
+        .build()?;
+    assert_eq!(text(client.send(get("/")?).await?).await?, "a:0");
+    let counts: Vec<_> = upstreams.iter().map(Upstream::count).collect();
+    assert_eq!(counts, [2, 1, 1]);
     Ok(())
 }
 
@@ -365,6 +405,7 @@ async fn requests_that_are_retries_of_a_caller_fill_no_budget() -> Checked {
         .insert("x-envoy-attempt-count", "2".parse()?);
     assert_eq!(client.send(retried).await?.status(), 200);
     assert_eq!(client.send(get("/")?).await?.status(), 503);
+    assert_eq!(upstream.count(), 2);
     // Two first attempts have earned one retry.
     assert_eq!(client.send(get("/")?).await?.status(), 200);
     assert_eq!(upstream.count(), 4);

@@ -239,3 +239,52 @@ async fn a_hanging_instance_does_not_hold_the_others_up() -> Checked {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_connection_that_was_kept_too_long_is_not_used() -> Checked {
+    let serving = Upstream::new("cart", []).serve(any_port()).await?;
+    let proxy = Proxy::start(first(&serving)).await?;
+    let pick = RoundRobin::new(targets(&[proxy.endpoint().clone()])?);
+    let client = Client::builder("cart".parse()?, Arc::new(pick))
+        .connect(connect::Config::default().idle_timeout(Duration::from_millis(30)))
+        .build()?;
+    for _ in 0..2 {
+        text(client.send(get("/")?).await?).await?;
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    assert_eq!(proxy.traffic().accepted, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_was_refused_is_sent_again_whatever_the_method() -> Checked {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let pick = Witness::new(RoundRobin::new(targets(&[Endpoint::Tcp(
+        listener.local_addr()?,
+    )])?));
+    let client = Client::builder("cart".parse()?, Arc::clone(&pick) as _)
+        .connect(connect::Config::default().protocol(connect::Protocol::Http2))
+        .policy(policy())
+        .build()?;
+    let serving = async {
+        let (stream, _) = listener.accept().await?;
+        let mut connection = h2::server::handshake(stream).await?;
+        let mut seen = 0;
+        while let Some(request) = connection.accept().await {
+            let (_, mut respond) = request?;
+            seen += 1;
+            if seen == 1 {
+                respond.send_reset(h2::Reason::REFUSED_STREAM);
+            } else {
+                respond.send_response(http::Response::new(()), true)?;
+            }
+        }
+        Ok::<_, Failure>(())
+    };
+    tokio::select! {
+        served = serving => served?,
+        response = client.send(post("/", "x")?) => assert_eq!(response?.status(), 200),
+    }
+    assert_eq!(pick.outcomes(), [Outcome::Failure, Outcome::Success]);
+    Ok(())
+}

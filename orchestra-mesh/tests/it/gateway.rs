@@ -186,18 +186,33 @@ async fn failures_of_services_have_a_status_and_a_time_to_return() -> Checked {
         let name = client.service().clone();
         let path = PathPattern::prefix(&format!("/{name}"))?;
         builder = builder
-            .route(Route::to(&name, name.clone()).path(path))
+            .route(
+                Route::to(&name, name.clone())
+                    .path(path)
+                    .timeout(Duration::from_millis(100)),
+            )
             .client(client);
     }
-    let gateway = builder.build()?;
+    let pending = tower::service_fn(async |_: Request<Body>| {
+        std::future::pending::<Result<Response<Body>, Failure>>().await
+    });
+    let mounted = Route::to("mounted", "mounted".parse()?)
+        .path(PathPattern::prefix("/mounted")?)
+        .timeout(Duration::from_millis(100));
+    let gateway = builder
+        .route(mounted)
+        .mount("mounted".parse()?, pending)
+        .build()?;
     let cases = [
         ("/hole", expected(504, None, "deadline_exceeded")),
+        ("/mounted", expected(504, None, "deadline_exceeded")),
         ("/guarded", expected(503, Some("1"), "unreachable")),
         ("/guarded", expected(503, Some("1"), "circuit_open")),
         ("/nobody", expected(503, Some("1"), "no_endpoint")),
     ];
     for (path, expected) in cases {
-        assert_eq!(refusal(ask(&gateway, to(path)?).await?).await?, expected);
+        let asking = tokio::time::timeout(Duration::from_secs(3), ask(&gateway, to(path)?));
+        assert_eq!(refusal(asking.await??).await?, expected, "{path}");
     }
     Ok(())
 }

@@ -192,6 +192,23 @@ async fn an_empty_budget_ends_the_attempts() -> Checked {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retry_of_the_caller_fills_no_budget() -> Checked {
+    let config = budget::Config::default()
+        .ratio(Ratio::percent(50))
+        .floor_per_second(0);
+    let (state, service) = scripted([Ok(200), Ok(503)]);
+    let service = retries(config)?.layer_on(service);
+    let retried = Request::get("/")
+        .header("x-envoy-attempt-count", "2")
+        .body(Body::empty())?;
+    assert_eq!(service.clone().oneshot(retried).await?.status(), 200);
+    let request = Request::get("/").body(Body::empty())?;
+    assert_eq!(service.oneshot(request).await?.status(), 503);
+    assert_eq!(state.lock().1.len(), 2);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn deadline_retries_and_breaker_stack_up() -> Checked {
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
     let (breaker, layer) = breaker(2, &clock)?;
