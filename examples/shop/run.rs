@@ -120,7 +120,8 @@ async fn sell(
 
     let done = Arc::new(AtomicU64::new(0));
     let bar = progress("orders", orders)?;
-    let show = tokio::spawn(show(bar.clone(), Arc::clone(&done)));
+    let mut showing = tokio::task::JoinSet::new();
+    showing.spawn(show(bar.clone(), Arc::clone(&done)));
     let mut rng = fastrand::Rng::with_seed(seed);
     let calm = plan.orders;
     let (paced, repairs) = tokio::join!(
@@ -129,7 +130,7 @@ async fn sell(
     );
     let (paced, repairs) = (paced?, repairs?);
     let rushed = load::drive(fast, Arc::clone(&done)).await?;
-    show.abort();
+    showing.shutdown().await;
     bar.finish_and_clear();
     at_rest(platform).await?;
 

@@ -1,10 +1,6 @@
 //! The shop as its users and its enemies meet it: real processes, real sockets, real kills.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../shop/audit.rs"]
 mod audit;

@@ -62,11 +62,11 @@ async fn campaign_of_kills_loses_and_doubles_nothing() {
     for round in 0..rounds {
         let shop = Shop::open(data.path(), &[]).await;
         let plan = plan(&shop, data.path(), seed.value(), round * 100_000, 100_000);
-        let load = tokio::spawn(drive(plan, Arc::default()));
+        let mut load = tokio::task::JoinSet::new();
+        load.spawn(drive(plan, Arc::default()));
         tokio::time::sleep(Duration::from_millis(rng.u64(5..1500))).await;
         kill(shop, rng.bool()).await;
-        load.abort();
-        let _aborted = load.await;
+        load.shutdown().await;
     }
 
     let shop = Shop::open(data.path(), &[]).await;
