@@ -339,6 +339,9 @@ async fn each_attempt_says_its_number_its_time_and_its_span() -> Checked {
     request
         .headers_mut()
         .insert("te", "gzip, trailers".parse()?);
+    request
+        .headers_mut()
+        .insert("proxy-authorization", "Basic eA==".parse()?);
     client.send(request).await?;
     let mut spans = HashSet::from([parent.span_id()]);
     for (seen, number) in upstream.seen().iter().zip(["1", "2"]) {
@@ -351,6 +354,7 @@ async fn each_attempt_says_its_number_its_time_and_its_span() -> Checked {
         let trace: TraceContext = seen.header("traceparent").unwrap_or("").parse()?;
         assert_eq!(trace.trace_id(), parent.trace_id());
         assert!(spans.insert(trace.span_id()), "each attempt is a span");
+        assert_eq!(seen.header("proxy-authorization"), None);
         assert_eq!(seen.header("x-private"), None);
         assert_eq!(seen.header("te"), Some("trailers"));
         assert_eq!(seen.header("host"), Some("cart"));

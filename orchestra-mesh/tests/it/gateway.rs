@@ -260,6 +260,22 @@ async fn a_streamed_body_beyond_the_limit_is_too_large_over_either_protocol() ->
     Ok(())
 }
 
+#[tokio::test]
+async fn a_length_beyond_the_limit_is_refused_before_anybody_is_asked() -> Checked {
+    let dead = Endpoint::Tcp(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?);
+    let gateway = Gateway::builder()
+        .route(Route::to("all", "cart".parse()?))
+        .client(Client::builder("cart".parse()?, round_robin(&[dead])?).build()?)
+        .limits(Limits::default().body(100))
+        .build()?;
+    let send = |length| Request::post("http://shop.example/").body(Body::from("x".repeat(length)));
+    let answer = refusal(ask(&gateway, send(101)?).await?).await?;
+    assert_eq!(answer, expected(413, None, "body_too_large"));
+    let answer = refusal(ask(&gateway, send(100)?).await?).await?;
+    assert_eq!(answer, expected(503, Some("1"), "unreachable"));
+    Ok(())
+}
+
 struct Unsized<B>(B);
 
 impl<B: http_body::Body + Unpin> http_body::Body for Unsized<B> {
