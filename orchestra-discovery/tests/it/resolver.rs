@@ -106,6 +106,14 @@ fn round_robin_gives_exact_shares() {
 }
 
 #[test]
+fn round_robin_spreads_the_turns_of_the_light_ones() {
+    let members = [weighted("p-1", 1), weighted("p-2", 1), weighted("p-3", 2)];
+    let resolver = with_members(round_robin(), members);
+    let turns: Vec<_> = (0..8).map(|n| picked(&resolver, &draw(n))).collect();
+    assert_eq!(turns.join(" "), ["p-2 p-3 p-1 p-3"; 2].join(" "));
+}
+
+#[test]
 fn p2c_follows_the_weights_while_idle() {
     let members = [weighted("p-1", 1), weighted("p-2", 3)];
     let shares = shares(&with_members(Config::default(), members), 40_000);
