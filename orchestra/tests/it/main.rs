@@ -1,0 +1,9 @@
+//! The family put together.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod calling;
+mod fencing;
+mod sagas;
+mod shutting_down;
+mod support;
