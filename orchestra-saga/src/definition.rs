@@ -16,11 +16,12 @@ pub use builder::Builder;
 pub use handle::{Edges, Handle, Inputs};
 pub use step::StepBuilder;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::Backoff;
+use orchestra_core::{Backoff, ServiceName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -165,6 +166,19 @@ impl Definition {
     /// The steps in the order of definition, each with its kind.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = (&StepName, Kind)> {
         self.steps.iter().map(|step| (&step.name, step.kind))
+    }
+
+    /// The services that its declarative steps call, each once, in the order of their names.
+    pub fn services(&self) -> BTreeSet<&ServiceName> {
+        let bodies = self
+            .steps
+            .iter()
+            .flat_map(|step| [Some(&step.action), step.compensation.as_ref()]);
+        let services = bodies.flatten().filter_map(|body| match body {
+            Body::Request(request) => Some(request.service()),
+            Body::Code(_) => None,
+        });
+        services.collect()
     }
 
     /// Whether `input` has the type that the handles of [`Builder::input`] promise.

@@ -241,7 +241,7 @@ mod scheduler {
 mod saga {
     use std::sync::Arc;
 
-    use orchestra_core::Listener;
+    use orchestra_core::{Listener, ServiceName};
     use orchestra_saga::executor;
     use orchestra_saga::{Definition, Executor, Notice, SagaStore};
 
@@ -260,6 +260,11 @@ mod saga {
     impl Parts {
         pub(crate) fn listen(&mut self, listener: impl for<'a> Listener<Notice<'a>> + 'static) {
             self.events.push(Box::new(listener));
+        }
+
+        /// Whom the declarative steps call.
+        pub(crate) fn services(&self) -> impl Iterator<Item = &ServiceName> {
+            self.definitions.iter().flat_map(Definition::services)
         }
 
         fn executor(&mut self) -> Option<executor::Builder> {

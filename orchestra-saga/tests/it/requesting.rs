@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use http::{Method, StatusCode};
 use orchestra_core::{ServiceName, TraceContext};
 use orchestra_saga::{
-    BarrierCall, Caller, Definition, ErrorKind, Executor, MemoryStore, Start, Status, StepCall,
-    StepOutcome, StepRequest,
+    BarrierCall, Call, Caller, Definition, ErrorKind, Executor, MemoryStore, Start, Status,
+    StepCall, StepOutcome, StepRequest,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -151,4 +151,25 @@ fn answers_say_what_is_known_of_the_effect() {
         panic!("410 is a refusal");
     };
     assert!(reason.len() < 300);
+}
+
+#[test]
+fn a_definition_knows_whom_it_calls() {
+    let mut d = Definition::builder("pay", "1");
+    let order = d.input::<Value>();
+    let call =
+        |service: &str| StepCall::new(service.parse().unwrap(), Method::POST, "/step").no_body();
+    let paid = d
+        .call::<(), _>("charge", order, call("payment"))
+        .compensate_with(call("refund"));
+    d.step("count", paid, |_: Call, (): ()| async { Ok(1) })
+        .read_only();
+    d.call::<(), _>("again", order, call("payment")).read_only();
+    let definition = d.build().unwrap();
+    let services: Vec<_> = definition
+        .services()
+        .into_iter()
+        .map(|s| s.as_str().to_owned())
+        .collect();
+    assert_eq!(services, ["payment", "refund"]);
 }

@@ -19,6 +19,11 @@ impl Orchestra {
         let registry = builder.registry_or_memory();
         #[cfg(all(feature = "discovery", feature = "mesh"))]
         let clients = builder.clients(Arc::clone(&registry))?;
+        #[cfg(all(feature = "discovery", feature = "mesh", feature = "saga"))]
+        for service in builder.saga.services() {
+            // Followed from now on, so that the first step finds whom it calls.
+            clients.for_steps(service)?;
+        }
         #[cfg(feature = "saga")]
         let sagas = match builder.executor_builder() {
             #[cfg(all(feature = "discovery", feature = "mesh"))]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 use orchestra::Orchestra;
 use orchestra::core::{Backoff, Jitter, SpanId, TraceContext, TraceId};
+use orchestra::observe::Value as Metric;
 use orchestra::saga::{Definition, Event, MemoryStore, Retry, SagaId, Start, Status, StepCall};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -176,4 +177,28 @@ async fn a_failure_after_the_request_is_unknown_repeated_under_one_key_and_undon
     assert_eq!(unknown.count(), 3);
     orchestra.shutdown(Duration::from_secs(5)).await.unwrap();
     serving.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn the_services_of_a_definition_are_followed_from_the_start() {
+    let orchestra = platform(charge(0)).await;
+    let _lease = register(
+        &orchestra,
+        "payment",
+        "payment-1",
+        "127.0.0.1:9".parse().unwrap(),
+    )
+    .await;
+    let labels = [("service", "payment")];
+    let members = || {
+        orchestra
+            .metrics()
+            .snapshot()
+            .value("orchestra_discovery_members", &labels)
+            .cloned()
+    };
+    while members() != Some(Metric::Gauge(1.0)) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    orchestra.shutdown(Duration::from_secs(5)).await.unwrap();
 }
