@@ -80,7 +80,7 @@ impl Platform {
         let store = SqliteStore::open(data.join("sagas.db"))
             .await
             .with_context(|| format!("the directory {} cannot be used", data.display()))?;
-        let sockets = tempfile::Builder::new().prefix("shop-").tempdir()?;
+        let sockets = sockets(data)?;
         let token = token()?;
         let watched = Arc::new(Watched::default());
 
@@ -264,6 +264,19 @@ fn launch(
         spec.env.set("SHOP_LEASE_MS", LEASE.as_millis().to_string());
         spec
     }
+}
+
+/// A private directory for the sockets of this run; that of a run that was killed is removed.
+fn sockets(data: &Path) -> anyhow::Result<TempDir> {
+    let note = data.join("sockets");
+    if let Ok(left) = std::fs::read_to_string(&note)
+        && Path::new(&left).starts_with(std::env::temp_dir())
+    {
+        let _gone = std::fs::remove_dir_all(left);
+    }
+    let sockets = tempfile::Builder::new().prefix("shop-").tempdir()?;
+    std::fs::write(note, sockets.path().display().to_string())?;
+    Ok(sockets)
 }
 
 /// What a caller must know to be let in by a service: 128 bits that nobody can guess.
