@@ -6,7 +6,7 @@
 use orchestra_core::Listener;
 use orchestra_observe::{Error, Registry};
 
-/// Counts what the crates report: a [`Listener`](orchestra_core::Listener) of each crate's events.
+/// Counts what the crates report: a [`Listener`] of each crate's events.
 ///
 /// ```
 /// use orchestra::observe::Registry;
