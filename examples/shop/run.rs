@@ -49,10 +49,22 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     println!("gateway http://{}", platform.gateway);
     println!("data    {}", platform.data().display());
     println!("seed    {seed}");
-    let result = match healthy(&platform).await {
-        Ok(()) if arguments.serve => serve().await.map(|()| ExitCode::SUCCESS),
-        Ok(()) => sell(&platform, &arguments, seed, begin).await,
-        Err(error) => Err(error),
+    let work = async {
+        healthy(&platform).await?;
+        if arguments.serve {
+            println!("ready");
+            std::future::pending().await
+        } else {
+            sell(&platform, &arguments, seed, begin).await
+        }
+    };
+    let result = tokio::select! {
+        result = work => result,
+        asked = asked_to_stop() => asked.map(|()| match arguments.serve {
+            true => ExitCode::SUCCESS,
+            // As a shell reports a program that ended at Ctrl-C.
+            false => ExitCode::from(130),
+        }),
     };
     platform.shutdown().await?;
     result
@@ -82,9 +94,8 @@ async fn healthy(platform: &Platform) -> anyhow::Result<()> {
     }
 }
 
-async fn serve() -> anyhow::Result<()> {
+async fn asked_to_stop() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    println!("ready");
     tokio::select! {
         asked = tokio::signal::ctrl_c() => asked?,
         _ = terminate.recv() => {}

@@ -98,3 +98,22 @@ async fn a_frozen_orphan_is_killed_by_the_next_start() {
     assert_eq!(next.services().len(), 12);
     next.close().await;
 }
+
+#[tokio::test]
+async fn a_run_that_is_interrupted_ends_in_order() {
+    let data = TempDir::new().unwrap();
+    let mut run = std::process::Command::new(binary());
+    run.args(["--port", "0", "--data"]).arg(data.path());
+    let mut process = Process::spawn(run).unwrap();
+    process
+        .wait_for_line(|line| line.starts_with("healthy"), Duration::from_secs(30))
+        .await
+        .unwrap();
+    process.interrupt().unwrap();
+    let status = tokio::time::timeout(Duration::from_secs(20), process.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(status.code(), Some(130), "{}", transcript(&process));
+    assert_eq!(services_on(data.path()), [0; 0]);
+}

@@ -26,7 +26,7 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// The example's binary: built beside the tests by `cargo test`.
+/// The example's binary: built by a `cargo test` that is not limited to single targets.
 pub fn binary() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let binary = tests
@@ -37,7 +37,7 @@ pub fn binary() -> PathBuf {
         .join("examples/shop");
     assert!(
         binary.exists(),
-        "{} is not built: run `cargo test` with its examples",
+        "{} is not built: run `cargo build --examples`",
         binary.display()
     );
     binary
