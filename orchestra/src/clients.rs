@@ -11,6 +11,7 @@ use orchestra_discovery::{Follow, Gates, Registry, Resolver, follow, resolver};
 use orchestra_mesh::retry::{self, Condition, RetryOn};
 use orchestra_mesh::{Client, Policy};
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fan::Fan;
@@ -102,19 +103,29 @@ impl Clients {
             known.closed = true;
             std::mem::take(&mut known.services)
         };
-        let mut first = Ok(());
+        let mut closing = JoinSet::new();
         for (name, service) in services {
-            let closing = async {
-                service.client.shutdown().await;
-                #[cfg(feature = "saga")]
-                service.steps.shutdown().await;
-            };
-            if tokio::time::timeout(grace, closing).await.is_err() {
-                tracing::warn!(service = %name, "connections were still busy and are dropped");
-            }
-            first = first.and(service.follow.shutdown().await);
+            closing.spawn(service.close(name, grace));
+        }
+        let mut first = Ok(());
+        while let Some(closed) = closing.join_next().await {
+            first = first.and(closed.unwrap_or(Ok(())));
         }
         Ok(first?)
+    }
+}
+
+impl Service {
+    async fn close(self, name: ServiceName, grace: Duration) -> orchestra_discovery::Result<()> {
+        let busy = async {
+            self.client.shutdown().await;
+            #[cfg(feature = "saga")]
+            self.steps.shutdown().await;
+        };
+        if tokio::time::timeout(grace, busy).await.is_err() {
+            tracing::warn!(service = %name, "connections were still busy and are dropped");
+        }
+        self.follow.shutdown().await
     }
 }
 
