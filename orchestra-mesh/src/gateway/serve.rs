@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,7 +165,8 @@ impl Listening {
 /// Replaces a socket that nobody listens on any more.
 async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+        // A connection to a plain file is refused as well: that one is not ours to remove.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_socket(path) => {
             let probe = UnixStream::connect(path).await;
             match probe {
                 Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
@@ -176,6 +178,10 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         }
         bound => bound,
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 impl Drop for Listening {

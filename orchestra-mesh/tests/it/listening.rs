@@ -75,6 +75,21 @@ async fn a_stale_socket_is_replaced_and_a_live_one_respected() -> Checked {
 }
 
 #[tokio::test]
+async fn a_file_that_is_no_socket_is_left_alone() -> Checked {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("precious");
+    std::fs::write(&path, "data")?;
+    let error = empty(Limits::default())?
+        .serve([Endpoint::unix(&path)?])
+        .await
+        .err()
+        .ok_or("it listens on a file")?;
+    assert_eq!(error.kind(), Kind::Bind);
+    assert_eq!(std::fs::read_to_string(&path)?, "data");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_peer_that_says_nothing_or_stops_halfway_is_cut() -> Checked {
     let limits = Limits::default().header_timeout(Duration::from_millis(100));
     let serving = empty(limits)?.serve([any_port()]).await?;
