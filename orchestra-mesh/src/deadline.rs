@@ -13,6 +13,11 @@ pub const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expect
 /// The header of gRPC.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
+/// How long an outsider waits, which is no measure of the service: one who gives up early, by a deadline as
+/// by hanging up, must not make an instance look broken to everybody else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience(pub(crate) Duration);
+
 /// The time that the headers leave; the smaller one if both are there, `None` if neither can be read.
 ///
 /// ```

@@ -26,6 +26,7 @@ pub use serve::{Drained, Serving};
 use self::answer::{Refusal, refusal_of};
 use self::intake::Admitted;
 use self::mount::Mounted;
+use crate::deadline::Patience;
 use crate::event::{self, Event};
 use crate::route::{Query, Route, Table};
 use crate::{Body, Client, Error, Ratio, deadline};
@@ -160,6 +161,9 @@ impl Shared {
         report.service = Some(service.clone());
         let left = shortest(route.limit(), admitted.left);
         deadline::to_headers(request.headers_mut(), left);
+        if let Some(patience) = admitted.left {
+            request.extensions_mut().insert(Patience(patience));
+        }
         let destination = self
             .destinations
             .get(service)

@@ -51,6 +51,8 @@ pub(super) struct Answer {
     incoming: Incoming,
     settle: Option<Settle>,
     deadline: Deadline,
+    /// Until when an outsider waits.
+    patience: Deadline,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
@@ -60,13 +62,24 @@ impl Answer {
             incoming,
             settle: Some(settle),
             deadline,
+            patience: Deadline::NEVER,
             alarm: None,
         }
     }
 
+    pub(super) fn patience(self, patience: Deadline) -> Self {
+        Self { patience, ..self }
+    }
+
     fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if let Some(mut settle) = self.settle.take() {
-            settle.outcome = Outcome::Failure;
+            let is_impatience =
+                error.kind() == Kind::DeadlineExceeded && self.patience.is_expired(settle.now());
+            settle.outcome = if is_impatience {
+                Outcome::Neutral
+            } else {
+                Outcome::Failure
+            };
         }
         Poll::Ready(Some(Err(error)))
     }

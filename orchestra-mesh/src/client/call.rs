@@ -7,6 +7,7 @@ use orchestra_core::{Deadline, InstanceId, Monotonic, Outcome, Selector, SpanId,
 use super::Shared;
 use super::answer::{Answer, Settle};
 use super::attempt::{Broken, Head, attempt};
+use crate::deadline::Patience;
 use crate::error::{Error, Kind};
 use crate::event::{self, Event};
 use crate::pick::{NoEndpoint, NoEndpointReason, PickRequest, Picked};
@@ -21,6 +22,8 @@ pub(super) struct Call<'a> {
     replay: Replay,
     course: Course<'a>,
     deadline: Deadline,
+    /// Until when an outsider waits; what it did not wait for is nobody's fault.
+    patience: Deadline,
     trace: Option<TraceContext>,
     subset: Option<Selector>,
     tried: Vec<InstanceId>,
@@ -50,6 +53,9 @@ impl<'a> Call<'a> {
             .flatten()
             .min()
             .unwrap_or(Deadline::NEVER);
+        let patience = extensions.get().map_or(Deadline::NEVER, |&Patience(left)| {
+            Deadline::after(now, left)
+        });
         // A caller that retries has paid from its own budget; it must not fill ours as well.
         if !headers::is_retry(&parts.headers) {
             shared.budget.deposit(now);
@@ -63,6 +69,7 @@ impl<'a> Call<'a> {
             head: Head::new(parts, &shared.service, &shared.headers),
             replay: Replay::new(body, policy.retry.replay_limit()),
             deadline,
+            patience,
             trace,
             subset: extensions.get().cloned(),
             tried: Vec::new(),
@@ -176,7 +183,8 @@ impl<'a> Call<'a> {
         let body = if http_body::Body::is_end_stream(&incoming) {
             Body::empty()
         } else {
-            Body::wrap(Answer::new(incoming, settle, self.deadline))
+            let answer = Answer::new(incoming, settle, self.deadline);
+            Body::wrap(answer.patience(self.patience))
         };
         Response::from_parts(parts, body)
     }
@@ -184,12 +192,14 @@ impl<'a> Call<'a> {
     fn broken(&self, broken: Broken, mut settle: Settle, report: &mut event::Attempt) -> Ended {
         let Broken { failure, error } = broken;
         report.result = Err(failure);
-        // A body that the caller spoilt says nothing about the instance.
-        if failure != Failure::RequestBody {
+        let now = settle.now();
+        // A caller that spoilt its body or did not wait says nothing about the instance.
+        let is_impatience = failure == Failure::Timeout && self.patience.is_expired(now);
+        if failure != Failure::RequestBody && !is_impatience {
             settle.outcome = Outcome::Failure;
         }
         report.outcome = settle.outcome;
-        if failure == Failure::Timeout && self.deadline.is_expired(settle.now()) {
+        if failure == Failure::Timeout && self.deadline.is_expired(now) {
             let late = self.too_late().with_instance(&report.instance);
             return Ended::Finally(Err(late.with_source(error)));
         }
