@@ -106,6 +106,8 @@ impl Shared {
     /// Takes away what outsiders may not say, and adds what the services may rely on.
     fn rewrite(&self, request: &mut Request<Body>, admitted: &Admitted, peer: Option<SocketAddr>) {
         let headers = request.headers_mut();
+        // First of all: `connection` names headers to remove, and must not name those added below.
+        headers::strip_hop_by_hop(headers);
         let is_internal = |name: &HeaderName| {
             self.strip
                 .iter()

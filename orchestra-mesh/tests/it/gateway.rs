@@ -8,18 +8,19 @@ use http::uri::PathAndQuery;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
-use orchestra_core::Endpoint;
+use orchestra_core::{Endpoint, Outcome};
 use orchestra_mesh::gateway::{Limits, Serving};
 use orchestra_mesh::pick::RoundRobin;
 use orchestra_mesh::route::{PathPattern, Route};
 use orchestra_mesh::split::Split;
 use orchestra_mesh::{Body, Client, Event, Gateway, Policy, Ratio, breaker, connect, retry};
 use orchestra_testkit::{Faults, Proxy};
+use tokio::io::AsyncWriteExt;
 use tower::ServiceExt;
 
-use crate::client::recorder;
+use crate::client::{Witness, recorder};
 use crate::upstream::{
-    Checked, Failure, GRACE, Upstream, any_port, first, get, post, round_robin, targets, text,
+    Act, Checked, Failure, GRACE, Upstream, any_port, first, get, post, round_robin, targets, text,
 };
 
 async fn passes(inner: Endpoint, outer: Endpoint, protocol: connect::Protocol) -> Checked {
@@ -317,6 +318,59 @@ async fn outsiders_cannot_speak_as_insiders() -> Checked {
     assert_eq!(seen.header("authorization"), Some("Bearer t"));
     assert_eq!(seen.header("host"), Some("shop.example"));
     assert!(seen.header("traceparent").is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_connection_header_takes_away_nothing_that_the_gateway_says() -> Checked {
+    let named = "connection";
+    let names = "x-forwarded-for, x-forwarded-proto, x-request-id, traceparent, \
+                 x-envoy-expected-rq-timeout-ms";
+    let (sender, mut heads) = tokio::sync::mpsc::unbounded_channel();
+    let echo = tower::service_fn(move |request: Request<Body>| {
+        let sent = sender.send(request.into_parts().0.headers);
+        async move { sent.map(|()| Response::new(Body::empty())) }
+    });
+    let service: orchestra_core::ServiceName = "echo".parse()?;
+    let gateway = Gateway::builder()
+        .route(Route::to("all", service.clone()).timeout(Duration::from_secs(5)))
+        .mount(service, echo)
+        .build()?;
+    let serving = gateway.serve([any_port()]).await?;
+    let Endpoint::Tcp(address) = first(&serving) else {
+        return Err("no TCP".into());
+    };
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    let request = format!("GET / HTTP/1.1\r\nhost: a\r\n{named}: close, {names}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let seen = tokio::time::timeout(GRACE, heads.recv())
+        .await?
+        .ok_or("nothing arrived")?;
+    for name in names.split(", ") {
+        assert!(seen.contains_key(name), "{name} is gone: {seen:?}");
+    }
+    assert!(!seen.contains_key(named));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_impatient_outsider_opens_no_circuit() -> Checked {
+    let upstream = Upstream::new("slow", vec![Act::Hang; 100]);
+    let serving = upstream.serve(any_port()).await?;
+    let pick = Witness::new(RoundRobin::new(targets(&[first(&serving)])?));
+    let client = Client::builder("cart".parse()?, Arc::clone(&pick) as _).build()?;
+    let gateway = Gateway::builder()
+        .route(Route::to("all", "cart".parse()?))
+        .client(client)
+        .build()?;
+    for name in ["grpc-timeout", "x-envoy-expected-rq-timeout-ms"] {
+        let mut request = to("/carts")?;
+        let value = if name == "grpc-timeout" { "20m" } else { "20" };
+        request.headers_mut().insert(name, value.parse()?);
+        let response = ask(&gateway, request).await?;
+        assert_eq!(response.status(), 504);
+    }
+    assert_eq!(pick.outcomes(), [Outcome::Neutral, Outcome::Neutral]);
     Ok(())
 }
 
