@@ -121,16 +121,23 @@ impl Pool {
 
     async fn lease_http2(&self, endpoint: &Endpoint) -> Result<Lease, Failed> {
         let cell = self.http2_cell(endpoint);
-        let sender = cell
-            .get_or_try_init(|| self.within_limit(self.connect_http2(endpoint)))
-            .await?
-            .clone();
-        Ok(Lease::Http2 { sender })
+        // The limit is that of each caller: behind a connection that fails they do not queue for the next.
+        let sender = self.within_limit(async {
+            let sender = cell.get_or_try_init(|| self.connect_http2(endpoint));
+            sender.await.cloned()
+        });
+        Ok(Lease::Http2 {
+            sender: sender.await?,
+        })
     }
 
     /// The shared connection, or the place for a new one if that has ended.
     fn http2_cell(&self, endpoint: &Endpoint) -> Arc<OnceCell<http2::SendRequest<Body>>> {
         let mut cells = self.shared.http2.lock();
+        if self.is_closed() {
+            // For one last request; kept, it would never end.
+            return Arc::default();
+        }
         // A cell that holds nothing stays as long as somebody is connecting.
         cells.retain(|_, cell| match cell.get() {
             Some(sender) => !sender.is_closed(),
@@ -185,11 +192,12 @@ impl Pool {
     }
 
     fn keep(&self, endpoint: &Endpoint, sender: http1::SendRequest<Body>) {
-        if self.shared.tasks.is_closed() {
-            return;
-        }
         let since = self.shared.clock.now();
         let mut idle = self.shared.http1.lock();
+        // Asked under the lock: a shutdown closes first and then clears what is kept.
+        if self.is_closed() {
+            return;
+        }
         let stack = idle.entry(endpoint.clone()).or_default();
         if stack.len() < self.shared.config.max_idle {
             stack.push(Idle { sender, since });

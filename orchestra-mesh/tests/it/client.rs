@@ -561,6 +561,36 @@ async fn after_shutdown_calls_are_refused() -> Checked {
 }
 
 #[tokio::test]
+async fn a_retry_that_is_still_to_come_does_not_hold_up_the_shutdown() -> Checked {
+    let pause = Backoff::fixed(Duration::from_millis(200));
+    for protocol in [connect::Protocol::Http1, connect::Protocol::Http2] {
+        let upstream = Upstream::new("cart", [Act::Status(200), Act::Status(503)]);
+        let serving = upstream.serve(any_port()).await?;
+        let client = Client::builder("cart".parse()?, round_robin(&[first(&serving)])?)
+            .connect(connect::Config::default().protocol(protocol))
+            .policy(Policy::default().retry(quick().backoff(pause)))
+            .build()?;
+        let unread = client.send(get("/")?).await?;
+        let mut tasks = tokio::task::JoinSet::new();
+        let (caller, request) = (client.clone(), get("/")?);
+        tasks.spawn(async move { caller.send(request).await.map(drop) });
+        while upstream.count() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tasks.spawn(async move { Ok(client.shutdown().await) });
+        // The retry connects anew, after the kept connections were forgotten.
+        while upstream.count() < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(unread);
+        while let Some(done) = tokio::time::timeout(GRACE, tasks.join_next()).await? {
+            done??;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_body_that_breaks_blames_nobody() -> Checked {
     let upstream = Upstream::new("cart", []);
     let serving = upstream.serve(any_port()).await?;

@@ -1,5 +1,6 @@
 //! What happens to calls when the network misbehaves.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,9 @@ use orchestra_core::{Endpoint, Outcome};
 use orchestra_mesh::error::Kind;
 use orchestra_mesh::gateway::Serving;
 use orchestra_mesh::pick::RoundRobin;
-use orchestra_mesh::{Client, Policy, connect};
+use orchestra_mesh::{Client, Policy, connect, retry};
 use orchestra_testkit::{Faults, Proxy};
+use tokio::net::TcpStream;
 
 use crate::client::{Witness, quick};
 use crate::upstream::{
@@ -153,6 +155,42 @@ async fn concurrent_callers_share_one_http2_connection() -> Checked {
         assert_eq!(status?, 200);
     }
     assert_eq!(proxy.traffic().accepted, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn callers_that_wait_for_one_connection_wait_no_longer_than_for_their_own() -> Checked {
+    // A listener whose backlog is full drops what asks for a connection.
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let listener = socket.listen(1)?;
+    let address = listener.local_addr()?;
+    let mut full = Vec::new();
+    let short = Duration::from_millis(50);
+    while let Ok(stream) = tokio::time::timeout(short, TcpStream::connect(address)).await {
+        full.push(stream?);
+        assert!(full.len() < 100, "the backlog does not fill");
+    }
+    let limit = Duration::from_millis(200);
+    let pick = RoundRobin::new(targets(&[Endpoint::Tcp(address)])?);
+    let client = Client::builder("cart".parse()?, Arc::new(pick))
+        .connect(
+            connect::Config::default()
+                .protocol(connect::Protocol::Http2)
+                .connect_timeout(limit),
+        )
+        .policy(Policy::default().retry(retry::Policy::never()))
+        .build()?;
+    let started = tokio::time::Instant::now();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let (client, request) = (client.clone(), get("/")?);
+        calls.spawn(async move { client.send(request).await.map(|response| response.status()) });
+    }
+    for status in calls.join_all().await {
+        assert_eq!(status.map_err(|error| error.kind()), Err(Kind::Connect));
+    }
+    assert!(started.elapsed() < 3 * limit, "{:?}", started.elapsed());
     Ok(())
 }
 
