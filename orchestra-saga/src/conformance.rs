@@ -105,6 +105,7 @@ laws! { $
     a_refused_batch_leaves_nothing,
     a_claim_raises_the_epoch,
     an_older_epoch_is_refused,
+    another_partition_is_refused,
     a_start_key_starts_once,
     due_timers_come_in_order,
     a_list_shows_the_last_status,

@@ -32,6 +32,8 @@ pub enum ErrorKind {
     StaleVersion,
     /// A later claim owns the partition.
     Fenced,
+    /// The saga belongs to another partition than the claim.
+    ForeignPartition,
     /// A saga with this start key exists; [`Error::saga`] names it.
     DuplicateStart,
     /// The start key was used for another definition or input.

@@ -26,6 +26,8 @@ pub enum Fault {
     RepeatsTheEpoch,
     /// Older owners may write.
     IgnoresTheEpoch,
+    /// Any claim serves for every partition.
+    IgnoresThePartition,
     /// Start keys are not kept.
     LosesTheStartKey,
     /// Timers are not kept.
@@ -52,6 +54,7 @@ impl Fault {
         (Self::LeavesHalf, "a_refused_batch_leaves_nothing"),
         (Self::RepeatsTheEpoch, "a_claim_raises_the_epoch"),
         (Self::IgnoresTheEpoch, "an_older_epoch_is_refused"),
+        (Self::IgnoresThePartition, "another_partition_is_refused"),
         (Self::LosesTheStartKey, "a_start_key_starts_once"),
         (Self::LosesTimers, "due_timers_come_in_order"),
         (Self::ReversesTimers, "due_timers_come_in_order"),
@@ -90,6 +93,15 @@ impl<S: SagaStore> Saboteur<S> {
             .iter()
             .rev()
             .find(|claim| claim.partition == partition)
+            .copied()
+    }
+
+    /// The claim of another partition, for a store that does not tell them apart.
+    fn elsewhere(&self, partition: Partition) -> Option<Claim> {
+        let claims = self.claims.lock();
+        let mut others = claims.iter().rev();
+        others
+            .find(|claim| self.fault == Fault::IgnoresThePartition && claim.partition != partition)
             .copied()
     }
 
@@ -138,6 +150,12 @@ impl<S: SagaStore> SagaStore for Saboteur<S> {
             Err(error) if error.kind() == ErrorKind::StaleVersion => {
                 let written = self.after_refusal(claim, append).await?;
                 written.ok_or(error)
+            }
+            Err(error) if error.kind() == ErrorKind::ForeignPartition => {
+                match self.elsewhere(claim.partition) {
+                    Some(owner) => self.store.append(owner, append).await,
+                    None => Err(error),
+                }
             }
             answer => answer,
         }

@@ -261,7 +261,8 @@ impl Snapshot {
 /// 2. A batch whose `expected` is not the version of the saga is refused as
 ///    [`StaleVersion`](crate::ErrorKind::StaleVersion), also when several arrive at once.
 /// 3. `claim` gives an epoch greater than any before; a batch with an older one is refused as
-///    [`Fenced`](crate::ErrorKind::Fenced).
+///    [`Fenced`](crate::ErrorKind::Fenced). A saga is of the partition that started it; a batch under the
+///    claim of another is refused as [`ForeignPartition`](crate::ErrorKind::ForeignPartition).
 /// 4. A start key belongs to one saga for ever: another start is refused as
 ///    [`DuplicateStart`](crate::ErrorKind::DuplicateStart) and names it; `find_start` finds it.
 /// 5. `timers` returns the sagas of the partition that are due, the earliest first; the `wake` of the

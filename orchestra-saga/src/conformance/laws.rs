@@ -161,6 +161,20 @@ pub(super) async fn an_older_epoch_is_refused(store: Store) -> Checked {
     Ok(())
 }
 
+pub(super) async fn another_partition_is_refused(store: Store) -> Checked {
+    let (owner, saga) = (claim(&store).await?, saga(1));
+    let stranger = store.claim(Partition(4), "conformance").await?;
+    store.append(owner, start(saga)).await?;
+    let answer = store.append(stranger, more(saga, 1, &["stranger"])).await;
+    refused(
+        &answer,
+        ErrorKind::ForeignPartition,
+        "a claim of another partition",
+    )?;
+    store.append(owner, more(saga, 1, &["owner"])).await?;
+    Ok(())
+}
+
 pub(super) async fn a_start_key_starts_once(store: Store) -> Checked {
     let claim = claim(&store).await?;
     let key = |text| IdempotencyKey::new(text).map_err(|error| Violation::new(error.to_string()));

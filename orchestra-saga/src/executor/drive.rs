@@ -36,6 +36,15 @@ impl Letter {
     pub(super) fn silent(input: Input) -> Self {
         Self { input, reply: None }
     }
+
+    /// Says that it may not have been heard, and why.
+    fn lost(reply: Option<oneshot::Sender<Result<bool>>>, saga: SagaId, error: &Error) {
+        if let Some(reply) = reply {
+            let message = "the request may not be durable";
+            let answer = Error::new(error.kind(), message).of(saga);
+            let _gone = reply.send(Err(answer.caused_by(error.to_string())));
+        }
+    }
 }
 
 /// Why the task begins.
@@ -170,13 +179,9 @@ impl Task {
     async fn failed(&mut self, error: Error, letter: Option<Letter>) -> bool {
         match error.kind() {
             ErrorKind::Fenced => self.shared.fence(&error),
-            ErrorKind::NotFound
-            | ErrorKind::UnknownDefinition
-            | ErrorKind::DefinitionChanged
-            | ErrorKind::Corrupt => {
-                if error.kind() != ErrorKind::NotFound {
-                    self.shared.give_up(self.saga, &error);
-                }
+            ErrorKind::NotFound | ErrorKind::ForeignPartition => {}
+            ErrorKind::UnknownDefinition | ErrorKind::DefinitionChanged | ErrorKind::Corrupt => {
+                self.shared.give_up(self.saga, &error);
             }
             _ => return self.again(&error).await,
         }
@@ -248,7 +253,11 @@ impl Run {
     ) -> Result<()> {
         if self.calls.is_empty() {
             // Whatever the log shows in flight was called by someone who is gone.
-            self.take(Letter::silent(Input::Recovered)).await?;
+            if let Err(error) = self.take(Letter::silent(Input::Recovered)).await {
+                let reply = first.and_then(|letter| letter.reply);
+                Letter::lost(reply, self.machine.saga(), &error);
+                return Err(error);
+            }
         }
         let mut next = first;
         loop {
@@ -308,8 +317,11 @@ impl Run {
             self.machine.plan(&input, now, draw)
         };
         let mattered = reply.is_some() && !self.machine.settle(&input, now, draw).is_empty();
-        if !events.is_empty() {
-            self.append(events, None, now).await?;
+        if !events.is_empty()
+            && let Err(error) = self.append(events, None, now).await
+        {
+            Letter::lost(reply, self.machine.saga(), &error);
+            return Err(error);
         }
         if let Some(reply) = reply {
             let _gone = reply.send(Ok(mattered));

@@ -126,6 +126,11 @@ pub(super) fn stale(append: &Append, found: Version) -> Error {
     Error::new(ErrorKind::StaleVersion, message).of(append.saga)
 }
 
+pub(super) fn foreign(append: &Append, claim: Claim, home: Partition) -> Error {
+    let message = format!("partition {home} has the saga, not {}", claim.partition);
+    Error::new(ErrorKind::ForeignPartition, message).of(append.saga)
+}
+
 #[async_trait]
 impl SagaStore for MemoryStore {
     async fn claim(&self, partition: Partition, _owner: &str) -> Result<Claim> {
@@ -142,6 +147,9 @@ impl SagaStore for MemoryStore {
         match inner.sagas.get_mut(&append.saga) {
             None if append.expected == Version(0) => inner.start(claim, &append, self.capacity)?,
             None => return Err(stale(&append, Version(0))),
+            Some(row) if row.partition != claim.partition => {
+                return Err(foreign(&append, claim, row.partition));
+            }
             Some(row) if row.summary.version != append.expected => {
                 return Err(stale(&append, row.summary.version));
             }

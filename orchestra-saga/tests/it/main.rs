@@ -19,4 +19,5 @@ mod executing;
 mod killing;
 mod machining;
 mod operating;
+mod partitions;
 mod requesting;

@@ -8,7 +8,7 @@ use super::{failed, signed, unsigned};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{Epoch, Partition, SagaId, Version};
-use crate::store::memory::stale;
+use crate::store::memory::{foreign, stale};
 use crate::store::{Append, Claim, Snapshot};
 
 /// The most jobs of one transaction.
@@ -144,12 +144,12 @@ fn claim(db: &Connection, partition: Partition, owner: &str) -> Result<Claim> {
 fn append(db: &Connection, claim: Claim, append: &Append) -> Result<Version> {
     check_claim(db, claim)?;
     let fail = |source| failed("an append", source).of(append.saga);
-    let sql = "SELECT id, version FROM saga WHERE uuid = ?1";
-    let found: Option<(i64, i64)> = db
+    let sql = "SELECT id, version, partition FROM saga WHERE uuid = ?1";
+    let found: Option<(i64, i64, u32)> = db
         .prepare_cached(sql)
         .and_then(|mut sql| {
             let row = sql.query_row([append.saga.to_bytes()], |row| {
-                Ok((row.get(0)?, row.get(1)?))
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             });
             row.optional()
         })
@@ -157,10 +157,13 @@ fn append(db: &Connection, claim: Claim, append: &Append) -> Result<Version> {
     let row = match found {
         None if append.expected == Version(0) => start(db, claim, append)?,
         None => return Err(stale(append, Version(0))),
-        Some((_, version)) if unsigned(version) != append.expected.0 => {
+        Some((_, _, home)) if home != claim.partition.0 => {
+            return Err(foreign(append, claim, Partition(home)));
+        }
+        Some((_, version, _)) if unsigned(version) != append.expected.0 => {
             return Err(stale(append, Version(unsigned(version))));
         }
-        Some((row, _)) => {
+        Some((row, ..)) => {
             update(db, row, append).map_err(fail)?;
             row
         }
