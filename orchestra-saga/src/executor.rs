@@ -293,7 +293,7 @@ impl Executor {
     }
 
     async fn until(&self, saga: SagaId, done: impl Fn(Status) -> bool) -> Result<SagaView> {
-        let mut changes = self.shared.watch(saga);
+        let mut watch = self.shared.watch(saga);
         loop {
             let view = self.status(saga).await?;
             if done(view.status) {
@@ -302,7 +302,7 @@ impl Executor {
             tokio::select! {
                 () = self.shared.stop.cancelled() => return Err(self.shared.stopping().of(saga)),
                 // The sender is gone once the saga has ended, and then its log says so.
-                changed = changes.wait_for(|status| done(*status)) => drop(changed),
+                changed = watch.changes.wait_for(|status| done(*status)) => drop(changed),
             }
         }
     }

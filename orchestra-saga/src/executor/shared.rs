@@ -90,6 +90,7 @@ impl std::fmt::Debug for Shared {
             .field("store", &self.store)
             .field("claim", &self.claim)
             .field("running", &self.running.lock().len())
+            .field("watched", &self.watchers.lock().len())
             .finish_non_exhaustive()
     }
 }
@@ -252,12 +253,16 @@ impl Shared {
     }
 
     /// Hears the status after every batch of the saga.
-    pub(super) fn watch(&self, saga: SagaId) -> watch::Receiver<Status> {
+    pub(super) fn watch(self: &Arc<Self>, saga: SagaId) -> Watch {
         let mut watchers = self.watchers.lock();
         let sender = watchers
             .entry(saga)
             .or_insert_with(|| watch::channel(Status::Started).0);
-        sender.subscribe()
+        Watch {
+            shared: Arc::clone(self),
+            saga,
+            changes: sender.subscribe(),
+        }
     }
 
     pub(super) fn changed(&self, saga: SagaId, status: Status) {
@@ -268,6 +273,26 @@ impl Shared {
         let heard = sender.send(status).is_ok();
         if !heard || status.is_terminal() {
             drop(watchers.remove(&saga));
+        }
+    }
+}
+
+/// Hears of one saga; the last to be dropped leaves nothing behind.
+pub(super) struct Watch {
+    shared: Arc<Shared>,
+    saga: SagaId,
+    pub(super) changes: watch::Receiver<Status>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut watchers = self.shared.watchers.lock();
+        // After the end of the saga the entry may be somebody else's.
+        let is_last = |sender: &watch::Sender<Status>| {
+            sender.receiver_count() == 1 && sender.subscribe().same_channel(&self.changes)
+        };
+        if watchers.get(&self.saga).is_some_and(is_last) {
+            drop(watchers.remove(&self.saga));
         }
     }
 }

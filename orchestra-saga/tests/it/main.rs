@@ -9,6 +9,7 @@
 
 #[cfg(feature = "sqlite")]
 mod barrier;
+mod bounded;
 mod checkout;
 #[cfg(feature = "test-util")]
 mod conforming;
