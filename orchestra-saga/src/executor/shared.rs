@@ -252,6 +252,11 @@ impl Shared {
         !self.running.lock().contains_key(&saga) && !self.unrecoverable.lock().contains(&saga)
     }
 
+    /// How many due timers may have nobody to wake.
+    pub(super) fn awake(&self) -> usize {
+        self.running.lock().len() + self.unrecoverable.lock().len()
+    }
+
     /// Hears the status after every batch of the saga.
     pub(super) fn watch(self: &Arc<Self>, saga: SagaId) -> Watch {
         let mut watchers = self.watchers.lock();

@@ -61,7 +61,9 @@ async fn page(shared: &Arc<Shared>, after: Option<SagaId>) -> Result<Option<Saga
 
 async fn wake(shared: &Arc<Shared>) -> Result<()> {
     let partition = shared.claim.partition;
-    for timer in shared.store.timers(partition, shared.now(), PAGE).await? {
+    // Those that run or cannot be continued come first for ever; nobody may starve behind them.
+    let limit = PAGE + shared.awake();
+    for timer in shared.store.timers(partition, shared.now(), limit).await? {
         revive(shared, timer.saga).await;
     }
     Ok(())

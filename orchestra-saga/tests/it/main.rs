@@ -22,3 +22,4 @@ mod machining;
 mod operating;
 mod partitions;
 mod requesting;
+mod waking;
