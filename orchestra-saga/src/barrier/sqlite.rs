@@ -195,6 +195,7 @@ impl Attempt<'_> {
         work: impl FnOnce(&Connection) -> Result<T, Abort>,
     ) -> Result<Barriered<T>> {
         if self.record(Operation::Compensation)?.is_some() {
+            self.touch()?;
             return Ok(Barriered::Tombstoned);
         }
         match self.record(Operation::Action)? {
@@ -249,8 +250,10 @@ impl Attempt<'_> {
             }
             Err(Abort::Rejected(reason)) => {
                 self.roll_back()?;
-                if self.call.op == Operation::Action {
-                    self.keep(Operation::Action, "rejected", &reason)?;
+                match self.call.op {
+                    Operation::Action => self.keep(Operation::Action, "rejected", &reason)?,
+                    // Its action has a record, which remembers the epoch.
+                    Operation::Compensation => self.touch()?,
                 }
                 Ok(Barriered::Rejected(reason))
             }
@@ -321,15 +324,15 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// A repetition by a newer coordinator fences off older ones too.
+    /// A call by a newer coordinator that writes no record fences off older ones too.
     fn touch(&self) -> Result<()> {
-        let sql = "UPDATE orchestra_barrier SET epoch = ?4
-                   WHERE saga = ?1 AND step = ?2 AND op = ?3 AND epoch < ?4";
+        let sql = "UPDATE orchestra_barrier SET epoch = ?3
+                   WHERE saga = ?1 AND step = ?2 AND epoch < ?3";
         let call = self.call;
         let (saga, step) = (call.saga.to_bytes(), call.step.as_str());
         self.tx
             .prepare_cached(sql)
-            .and_then(|mut sql| sql.execute(params![saga, step, call.op.as_str(), self.epoch()]))
+            .and_then(|mut sql| sql.execute(params![saga, step, self.epoch()]))
             .map_err(|source| self.failed("recording", source))?;
         Ok(())
     }

@@ -85,6 +85,7 @@ impl Model {
         }
         let undone = self.records.get(&(saga, step, Operation::Compensation));
         if op == Operation::Action && undone.is_some() {
+            self.epochs.insert(saga, arrival.epoch);
             return Some(Barriered::Tombstoned);
         }
         let done = self.records.get(&(saga, step, Operation::Action)).cloned();
@@ -102,8 +103,8 @@ impl Model {
                     self.records.insert((saga, step, op), Kept::Refused);
                     Barriered::Rejected("no".to_owned())
                 }
-                // A refused compensation leaves no trace, so it can succeed later.
-                Work::Refuses => return Some(Barriered::Rejected("no".to_owned())),
+                // A refused compensation leaves no record, so it can succeed later.
+                Work::Refuses => Barriered::Rejected("no".to_owned()),
                 Work::Succeeds => {
                     self.serial += 1;
                     self.records
@@ -187,6 +188,39 @@ proptest! {
             prop_assert!(left.values().all(|count| (0..=1).contains(count)));
         }
     }
+}
+
+#[test]
+fn a_call_that_does_nothing_fences_older_coordinators_too() {
+    let arrive = |db: &mut Connection, step, op, epoch, work| {
+        let arrival = Arrival {
+            saga: 0,
+            step,
+            op,
+            epoch,
+            work,
+            lost: false,
+        };
+        let tx = Barrier::begin(db).expect("begun");
+        let answer = serve(&tx, arrival, 1).expect("answered");
+        tx.commit().expect("committed");
+        answer
+    };
+    let (action, undo) = (Operation::Action, Operation::Compensation);
+
+    let mut db = participant();
+    arrive(&mut db, 0, undo, 1, Work::Succeeds);
+    let late = arrive(&mut db, 0, action, 5, Work::Succeeds);
+    assert_eq!(late, Barriered::Tombstoned);
+    let older = arrive(&mut db, 1, action, 4, Work::Succeeds);
+    assert_eq!(older, Barriered::Stale(Epoch(5)));
+
+    let mut db = participant();
+    arrive(&mut db, 0, action, 1, Work::Succeeds);
+    let refused = arrive(&mut db, 0, undo, 5, Work::Refuses);
+    assert_eq!(refused, Barriered::Rejected("no".to_owned()));
+    let older = arrive(&mut db, 1, action, 4, Work::Succeeds);
+    assert_eq!(older, Barriered::Stale(Epoch(5)));
 }
 
 #[test]
