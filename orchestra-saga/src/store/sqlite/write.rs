@@ -112,8 +112,9 @@ fn keep<T>(savepoint: Savepoint<'_>, work: impl FnOnce(&Connection) -> Result<T>
 
 fn answer<T: 'static>(reply: oneshot::Sender<Result<T>>, result: Result<T>) -> Answer {
     Box::new(move |lost| {
+        // A refusal may rest on what others wrote in the same transaction, so it is void as well.
         let result = match lost {
-            Some(source) => result.and_then(|_written| Err(not_durable(source))),
+            Some(source) => Err(not_durable(source)),
             None => result,
         };
         // A waiter who went away reads the log later.
@@ -275,4 +276,58 @@ fn save(db: &Connection, saga: SagaId, snapshot: &Snapshot) -> Result<()> {
         .and_then(|mut sql| sql.execute(values))
         .map_err(|source| failed("a snapshot", source).of(saga))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use orchestra_core::Timestamp;
+
+    use super::*;
+    use crate::store::sqlite::schema;
+
+    fn start(number: u8, claim: Claim) -> (Job, oneshot::Receiver<Result<Version>>) {
+        let started = Event::SagaStarted {
+            definition: Arc::from("d"),
+            version: Arc::from("1"),
+            hash: Arc::from("h"),
+            input: Arc::default(),
+            deadline: None,
+            trace: None,
+        };
+        let saga = SagaId::from_bytes([number; 16]);
+        let append = Append::new(saga, Version(0), Timestamp::UNIX_EPOCH, vec![started]);
+        let append = append.start_key(Some(IdempotencyKey::new("key").unwrap()));
+        let (reply, answer) = oneshot::channel();
+        let append = Box::new(append);
+        let job = Job::Append {
+            claim,
+            append,
+            reply,
+        };
+        (job, answer)
+    }
+
+    #[test]
+    fn a_group_that_is_not_durable_refuses_nobody_by_its_own_writes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sagas.db");
+        let mut connection = schema::open(&path).unwrap();
+        let claim = claim(&connection, Partition(0), "test").unwrap();
+        // In this mode a reader keeps a writer from committing.
+        connection
+            .pragma_update(None, "journal_mode", "DELETE")
+            .unwrap();
+        connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let reader = Connection::open(&path).unwrap();
+        reader.execute_batch("BEGIN; SELECT * FROM saga").unwrap();
+
+        let ((first, one), (second, two)) = (start(1, claim), start(2, claim));
+        group(&mut connection, vec![first, second]);
+        for answer in [one, two] {
+            let error = answer.blocking_recv().unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Store);
+        }
+    }
 }
