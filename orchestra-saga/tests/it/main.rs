@@ -18,6 +18,8 @@ mod defining;
 mod executing;
 #[cfg(feature = "sqlite")]
 mod killing;
+#[cfg(feature = "sqlite")]
+mod locking;
 mod machining;
 mod operating;
 mod partitions;

@@ -1,18 +1,26 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// The operating system's lock on a store; it goes with the process, however that ends.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+/// A child that is being started holds a copy of the open file until it becomes its program, so closing
+/// the file would not do.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _unlocked = self.file.unlock();
+    }
 }
 
 impl Lock {
     pub(super) fn take(store: &Path) -> Result<Self> {
-        let mut path = store.as_os_str().to_owned();
+        let mut path = real(store).into_os_string();
         path.push(".lock");
         let fail = |source: std::io::Error| {
             let message = format!("saga store {} cannot be locked: {source}", store.display());
@@ -31,8 +39,19 @@ impl Lock {
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
         write_owner(&mut file).map_err(fail)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
+}
+
+/// The file behind links: one file has one lock, whatever it is called.
+fn real(store: &Path) -> PathBuf {
+    let directory = || match store.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.canonicalize(),
+        _ => std::env::current_dir(),
+    };
+    let unborn = || Some(directory().ok()?.join(store.file_name()?));
+    let found = store.canonicalize().ok().or_else(unborn);
+    found.unwrap_or_else(|| store.to_owned())
 }
 
 fn write_owner(file: &mut File) -> std::io::Result<()> {
