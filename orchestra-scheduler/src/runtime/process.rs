@@ -11,6 +11,8 @@
 //! A child begins as a shell that waits for a line on the lifeline and then becomes the program. Until that
 //! line is sent its record is synced to disk and it is put into its cgroup, so no instruction of the program
 //! runs unrecorded or unlimited; and if the platform dies before, the shell reads end of file and ends.
+//! A variable that a shell would not hand on, since its name has other characters than letters, digits and
+//! `_` or is the shell's own, is refused by `start`.
 //!
 //! The end of a child is seen through a pidfd, before it is reaped: while the zombie holds its number, what
 //! is left of the group is killed, and no signal can meet a stranger with the same number.

@@ -46,6 +46,20 @@ async fn the_environment_is_what_the_spec_gives_and_path() {
     runtime.shutdown().await;
 }
 
+/// The child begins as a shell, which drops what it cannot name.
+#[tokio::test]
+async fn a_variable_that_would_not_arrive_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = ProcessRuntime::open(directory.path()).await.unwrap();
+    for name in ["my.setting", "LOG-LEVEL", "1ST", "IFS", "OPTIND", "PPID"] {
+        let spec = ContainerSpec::new(instance("a"), service("svc"), Command::new("env"));
+        let refused = runtime.start(spec.env(name, "7")).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid);
+        assert!(refused.to_string().contains(name), "{refused}");
+    }
+    runtime.shutdown().await;
+}
+
 #[tokio::test]
 async fn both_streams_are_captured_and_told_apart() {
     let directory = tempfile::tempdir().unwrap();

@@ -109,11 +109,22 @@ fn check(spec: &ContainerSpec) -> Result<()> {
     {
         return invalid("an argument or variable holds a zero byte");
     }
-    let is_bad = |name: &str| name.is_empty() || name.contains(['=', '\0']);
-    if spec.env.iter().any(|(name, _)| is_bad(name)) {
-        return invalid("a variable's name is empty or holds `=` or a zero byte");
+    match spec.env.iter().find(|(name, _)| !passes_the_gate(name)) {
+        Some((name, _)) => invalid(&format!(
+            "variable {name:?} would not get past the shell that every child begins as"
+        )),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// A shell drops variables that it cannot name, and has these for itself.
+fn passes_the_gate(name: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    name.bytes().next().is_some_and(is_letter)
+        && name
+            .bytes()
+            .all(|byte| is_letter(byte) || byte.is_ascii_digit())
+        && !["IFS", "OPTIND", "PPID"].contains(&name)
 }
 
 /// Looks the program up, so that a missing one is an error of `start` and not the end of a shell.
