@@ -7,9 +7,10 @@
 //! another. What it returns is [`Masked`]: nothing else makes one, so a sink that asks for `Masked`
 //! cannot be given what was not looked at.
 //!
-//! In doubt the text is taken out: a value reaches to its closing quote or bracket, or else to the end
-//! of the text; a text too long to search is cut. What cannot be known from shape or name stays: a
-//! password in plain prose is a word.
+//! In doubt the text is taken out: a value in quotes or brackets reaches to where they close, or else to
+//! the end of the text, a header such as `Cookie` to the end of its line, any other value to white space;
+//! a text too long to search is cut. What cannot be known from shape or name stays: a password in plain
+//! prose is a word, as is what follows the first space of a value without quotes.
 //!
 //! Card numbers need the prefix and the length of an issuer and the check digit of Luhn (ISO/IEC 7812-1);
 //! of random 16-digit numbers about one in thirty passes. IBANs need the length of their country and

@@ -17,11 +17,14 @@ const ANYWHERE: [&str; 8] = [
     "apikey",
     "privatekey",
 ];
-const LAST: [&str; 17] = [
+const LAST: [&str; 20] = [
     "cookie",
     "cookies",
     "pwd",
     "pass",
+    "passcode",
+    "pw",
+    "bearer",
     "pin",
     "otp",
     "cvv",

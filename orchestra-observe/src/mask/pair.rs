@@ -29,6 +29,7 @@ fn separator(bytes: &[u8], at: usize, byte: u8) -> Option<usize> {
     match byte {
         b'=' if next == Some(b'>') => Some(at + 2),
         b'=' => Some(at + 1),
+        b':' if next == Some(b'=') => Some(at + 2),
         // `::` is a path, `://` a URL.
         b':' if next != Some(b':') && before(bytes, at) != Some(b':') => {
             (bytes.get(at + 1..at + 3) != Some(b"//")).then_some(at + 1)
@@ -64,11 +65,30 @@ fn name_before(text: &str, at: usize, byte: u8) -> &str {
     } else {
         head.trim_end_matches([' ', '\t'])
     };
-    let head = head.trim_end_matches(['"', '\'', '`', '\\', ']', ')']);
+    let head = without_closing(head);
     let bytes = head.as_bytes();
     let length = bytes.iter().rev().take_while(|&&b| is_name(b)).count();
     let start = head.ceil_char_boundary(bytes.len() - length);
-    head.get(start..).unwrap_or_default()
+    let name = head.get(start..).unwrap_or_default();
+    // The digits after a `%` are no part of the name: `%22token`.
+    let is_code = before(bytes, start) == Some(b'%');
+    match name.split_at_checked(2) {
+        Some((code, name)) if is_code && code.bytes().all(|b| b.is_ascii_hexdigit()) => name,
+        _ => name,
+    }
+}
+
+/// Without the quotes and brackets at the end, be they written as they are or with `%`.
+fn without_closing(mut head: &str) -> &str {
+    const ENCODED: [&str; 6] = ["%22", "%27", "%5b", "%5d", "%5B", "%5D"];
+    loop {
+        let plain = head.trim_end_matches(['"', '\'', '`', '\\', '[', ']', ')']);
+        let encoded = ENCODED.iter().find_map(|code| plain.strip_suffix(code));
+        match encoded {
+            Some(rest) => head = rest,
+            None => return plain,
+        }
+    }
 }
 
 /// Headers whose value holds spaces, commas and further pairs.
@@ -78,7 +98,7 @@ fn takes_line(name: &str) -> bool {
 }
 
 fn value(bytes: &[u8], after: usize, takes_line: bool) -> std::ops::Range<usize> {
-    let start = run(bytes, after, |b| matches!(b, b' ' | b'\t' | b'>'));
+    let start = first_of_value(bytes, after);
     let escapes = run(bytes, start, |b| b == b'\\');
     let quoted = bytes.get(escapes).copied().filter(|&b| is_quote(b));
     let end = match quoted {
@@ -91,6 +111,15 @@ fn value(bytes: &[u8], after: usize, takes_line: bool) -> std::ops::Range<usize>
         None => bare(bytes, start),
     };
     start..end
+}
+
+/// Behind the white space; on the next line where that one is indented or begins with a quote.
+fn first_of_value(bytes: &[u8], after: usize) -> usize {
+    let start = run(bytes, after, |b| matches!(b, b' ' | b'\t' | b'>'));
+    let line = run(bytes, start, |b| matches!(b, b'\r' | b'\n'));
+    let next = run(bytes, line, |b| matches!(b, b' ' | b'\t'));
+    let goes_on = next > line || bytes.get(line).is_some_and(|&b| is_quote(b));
+    if line > start && goes_on { next } else { start }
 }
 
 /// Where the quote closes that was opened behind `escapes` backslashes; the end of the text if nowhere.
