@@ -104,6 +104,37 @@ fn secrets_are_replaced_by_their_kind() {
 }
 
 #[test]
+fn secrets_are_found_in_encoded_and_broken_text() {
+    let cases = [
+        (
+            "%7B%22password%22%3A%22hunter2%22%7D",
+            "%7B%22password%22%3A[masked]",
+        ),
+        (
+            "a%5Btoken%5D%5B%5D=x&b=1",
+            "a%5Btoken%5D%5B%5D=[masked]&b=1",
+        ),
+        ("100%password=x", "100%password=[masked]"),
+        ("password[]=hunter2&a=1", "password[]=[masked]&a=1"),
+        ("password := hunter2 }", "password := [masked] }"),
+        ("password:\n  hunter2\nnext", "password:\n  [masked]\nnext"),
+        ("\"token\":\r\n\"a b\"", "\"token\":\r\n\"[masked]\""),
+        ("password:\nuser: ada", "password:\nuser: ada"),
+        (
+            "passcode=1 pw=2 bearer=3",
+            "passcode=[masked] pw=[masked] bearer=[masked]",
+        ),
+        (
+            "see http://x://a:b/c@d and ://e:f/g@h@i",
+            "see http://[masked:userinfo]@d and ://[masked:userinfo]@i",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(masked(text), expected, "of {text:?}");
+    }
+}
+
+#[test]
 fn what_is_no_secret_stays() {
     let texts = [
         "",
@@ -190,6 +221,48 @@ fn a_long_text_is_cut_without_cutting_a_secret() {
     }
     let huge = "ä".repeat(Masker::MAX_TEXT);
     assert!(masker.mask(&huge).as_str().len() <= Masker::MAX_TEXT + 16);
+}
+
+/// What an outsider can put into a line must not cost much more than other text of its length.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "real time is what is measured")]
+fn no_text_takes_much_longer_than_another() {
+    let best = |text: &str| {
+        let rounds = (0..3).map(|_| {
+            let started = std::time::Instant::now();
+            assert!(!masked(text).is_empty());
+            started.elapsed()
+        });
+        rounds.min().unwrap_or_default()
+    };
+    let text = |unit: &str| unit.repeat(Masker::MAX_TEXT / unit.len());
+    let usual = best(&text("order 41 is accepted, "));
+    for unit in [
+        "://",
+        "://a:b",
+        "@a.b",
+        "-----BEGIN ",
+        "password=",
+        "password= ",
+        "password=\"",
+        "password=(",
+        "4111 ",
+        "DE89 ",
+        "eyJ-",
+        "eyJ.",
+        "npm_",
+        "bearer ",
+        "--a ",
+        "%22",
+        "]",
+        "]=",
+        "=",
+        "\\",
+        "password:\n",
+    ] {
+        let taken = best(&text(unit));
+        assert!(taken < 40 * usual, "{unit:?}: {taken:?}, usually {usual:?}");
+    }
 }
 
 fn luhn(mut digits: Vec<u8>) -> Vec<u8> {
