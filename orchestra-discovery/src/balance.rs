@@ -133,6 +133,20 @@ impl<'a> Candidates<'a> {
         Some(at)
     }
 
+    /// One of those that are open by a uniform draw, each with a chance in proportion to its weight; it walks
+    /// over all of them.
+    fn sample_open(&self, draw: u64) -> Option<usize> {
+        let open = || (0..self.len()).filter(|&index| self.is_open(index));
+        let weight = |index| u64::from(self.weight(index));
+        let total: u64 = open().map(weight).sum();
+        let mut left = u64::try_from((u128::from(draw) * u128::from(total)) >> 64).ok()?;
+        open().find(|&index| {
+            let taken = left < weight(index);
+            left = left.saturating_sub(weight(index));
+            taken
+        })
+    }
+
     /// The first open one at or after `index`, going around.
     pub fn open_from(&self, index: usize) -> Option<usize> {
         let length = self.len();

@@ -36,7 +36,7 @@ impl RoundRobin {
 }
 
 impl Balancer for RoundRobin {
-    fn choose(&self, candidates: &Candidates<'_>, _: &PickContext<'_>) -> Option<usize> {
+    fn choose(&self, candidates: &Candidates<'_>, context: &PickContext<'_>) -> Option<usize> {
         let length = u64::try_from(candidates.len()).ok().filter(|&n| n > 0)?;
         // The heaviest is taken in every round, so a round finds an open one unless it is closed.
         for _ in 0..2 * length {
@@ -46,7 +46,8 @@ impl Balancer for RoundRobin {
                 return Some(index);
             }
         }
-        candidates.open_from(0)
+        // The heaviest are closed, and the turns of the others are rare: no one of them may get all the rest.
+        candidates.sample_open(context.draw)
     }
 }
 

@@ -114,6 +114,23 @@ fn round_robin_spreads_the_turns_of_the_light_ones() {
 }
 
 #[test]
+fn round_robin_spreads_what_a_heavy_one_refuses() {
+    let members = [
+        weighted("a", 100),
+        weighted("b", 100),
+        weighted("c", 200),
+        weighted("z", 100_000),
+    ];
+    let gates = Arc::new(Shut::from(["z"]));
+    let resolver = with_members(round_robin().gates(gates), members);
+    let shares = shares(&resolver, 4_000);
+    for (id, fair) in [("a", 1_000), ("b", 1_000), ("c", 2_000)] {
+        let share = shares.get(id).copied().unwrap_or_default();
+        assert!(share.abs_diff(fair) < 150, "{id}: {share} of {fair}");
+    }
+}
+
+#[test]
 fn p2c_follows_the_weights_while_idle() {
     let members = [weighted("p-1", 1), weighted("p-2", 3)];
     let shares = shares(&with_members(Config::default(), members), 40_000);
