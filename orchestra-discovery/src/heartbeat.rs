@@ -2,7 +2,8 @@
 //!
 //! The lease is renewed every third of its ttl, so two renewals may fail before it lapses. A lease that
 //! lapsed is registered anew; one that was *replaced* is not, since the id belongs to another process then:
-//! the heartbeat ends, and [`Heartbeat::ended`] tells.
+//! the heartbeat ends, and [`Heartbeat::ended`] tells. Only where a registration of its own got no answer, and so
+//! may have arrived late, a lease that is replaced before its first renewal is registered anew.
 
 mod pulse;
 

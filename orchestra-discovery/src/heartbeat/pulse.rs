@@ -23,6 +23,8 @@ pub(super) struct Pulse {
     ttl: Duration,
     lease: Option<Lease>,
     was_held: bool,
+    /// A registration got no answer: it may still arrive, behind one that was answered.
+    may_be_late: bool,
     failures: u32,
 }
 
@@ -32,6 +34,7 @@ impl Pulse {
             ttl,
             lease: None,
             was_held: false,
+            may_be_late: false,
             failures: 0,
         }
     }
@@ -49,7 +52,10 @@ impl Pulse {
     }
 
     pub(super) fn held(&mut self, lease: Lease, draw: u64) -> Next {
-        self.lease = Some(lease);
+        if self.lease.replace(lease).is_some() {
+            // It held for an interval: whoever replaces it now is somebody else.
+            self.may_be_late = false;
+        }
         self.was_held = true;
         self.failures = 0;
         Next::Wait(self.spread(draw))
@@ -65,10 +71,15 @@ impl Pulse {
     pub(super) fn failed(&mut self, error: &Error, draw: u64) -> Next {
         self.failures = self.failures.saturating_add(1);
         match error.kind() {
+            ErrorKind::Replaced if std::mem::take(&mut self.may_be_late) => {
+                self.lease = None;
+                return Next::Wait(Duration::ZERO);
+            }
             ErrorKind::Replaced => return self.end(),
             ErrorKind::LeaseLost => self.lease = None,
             // Who never got in is told so; who once was in outlives a registry that is being repaired.
             _ if !self.was_held && !error.is_retryable() => return self.end(),
+            _ if self.lease.is_none() => self.may_be_late = true,
             _ => {}
         }
         // A lapsed lease is registered anew at once: every moment without it is a moment unlisted.

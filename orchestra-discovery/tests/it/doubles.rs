@@ -120,6 +120,58 @@ impl Registry for Unwilling {
     }
 }
 
+/// Its first registration gets no answer, and arrives after the second.
+#[derive(Debug, Default)]
+pub(crate) struct Overtaken {
+    pub(crate) inner: MemoryRegistry,
+    late: Mutex<Option<Registration>>,
+    calls: Mutex<u32>,
+}
+
+#[async_trait]
+impl Source for Overtaken {
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, Error> {
+        self.inner.snapshot(scope).await
+    }
+
+    async fn watch(&self, scope: &Scope, after: Revision) -> Result<Watch, Error> {
+        self.inner.watch(scope, after).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+}
+
+#[async_trait]
+impl Registry for Overtaken {
+    async fn register(&self, registration: Registration) -> Result<Lease, Error> {
+        *self.calls.lock() += 1;
+        if *self.calls.lock() == 1 {
+            *self.late.lock() = Some(registration);
+            return std::future::pending().await;
+        }
+        let lease = self.inner.register(registration).await;
+        let late = self.late.lock().take();
+        if let Some(late) = late {
+            self.inner.register(late).await?;
+        }
+        lease
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<(), Error> {
+        self.inner.renew(lease).await
+    }
+
+    async fn set_status(&self, lease: &Lease, status: Status) -> Result<(), Error> {
+        self.inner.set_status(lease, status).await
+    }
+
+    async fn deregister(&self, lease: &Lease) -> Result<(), Error> {
+        self.inner.deregister(lease).await
+    }
+}
+
 pub(crate) type Heard = Arc<Mutex<Vec<Event>>>;
 
 pub(crate) fn heard() -> (Heard, Arc<dyn orchestra_core::Listener<Event>>) {

@@ -9,7 +9,7 @@ use orchestra_discovery::{
 use parking_lot::Mutex;
 
 use crate::common::{asked, service};
-use crate::doubles::{Flaky, Unwilling};
+use crate::doubles::{Flaky, Overtaken, Unwilling};
 
 const TTL: Duration = Duration::from_secs(9);
 
@@ -119,6 +119,25 @@ async fn replaced_heartbeat_ends_and_leaves_the_new_holder_alone() {
     let members = registry.snapshot(&scope()).await.unwrap();
     assert_eq!(members.instances()[0].incarnation, lease.incarnation);
     new.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_registration_that_arrives_late_does_not_end_the_heartbeat() {
+    let registry = Arc::new(Overtaken::default());
+    let heartbeat = Heartbeat::start(
+        Arc::clone(&registry) as _,
+        asked("p-1", TTL),
+        heartbeat::Config::default().seed(7),
+    );
+    tokio::time::sleep(TTL * 3).await;
+    let lease = heartbeat.lease().expect("it goes on");
+    let members = registry.snapshot(&scope()).await.unwrap();
+    assert_eq!(members.instances()[0].incarnation, lease.incarnation);
+    // From here on a replacement is somebody else's.
+    let other = registry.register(asked("p-1", TTL)).await.unwrap();
+    assert_eq!(heartbeat.ended().await.kind(), ErrorKind::Replaced);
+    registry.renew(&other).await.unwrap();
+    heartbeat.shutdown().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
