@@ -577,7 +577,10 @@ async fn a_retry_that_is_still_to_come_does_not_hold_up_the_shutdown() -> Checke
         while upstream.count() < 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tasks.spawn(async move { Ok(client.shutdown().await) });
+        tasks.spawn(async move {
+            client.shutdown().await;
+            Ok(())
+        });
         // The retry connects anew, after the kept connections were forgotten.
         while upstream.count() < 3 {
             tokio::time::sleep(Duration::from_millis(1)).await;
