@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use orchestra_core::{Clock, Endpoint, Listener, Monotonic, ServiceName};
 use parking_lot::Mutex;
 
 pub use builder::{Builder, Limits};
 pub use serve::{Drained, Serving};
 
-use self::answer::{Refusal, refusal_of};
+use self::answer::{Refusal, refusal_of, without_body};
 use self::intake::Admitted;
 use self::mount::Mounted;
 use crate::deadline::Patience;
@@ -127,6 +127,9 @@ impl Gateway {
         };
         visit.report.reason = result.as_ref().err().map(|refusal| refusal.reason);
         let mut response = result.unwrap_or_else(|refusal| refusal.into_response(&admitted.id));
+        if visit.report.method == Method::HEAD {
+            response = without_body(response);
+        }
         admitted.mark(&mut response);
         visit.report.status = Some(response.status());
         response

@@ -74,6 +74,22 @@ impl Refusal {
     }
 }
 
+/// The response to HEAD: with the length that GET would have, and nothing else of the body.
+///
+/// HTTP/1.1 leaves the body out by itself; over HTTP/2 it would break the stream.
+pub(super) fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let length = http_body::Body::size_hint(&body).exact();
+    if let Some(length) = length.filter(|length| *length > 0) {
+        let length = HeaderValue::from(length);
+        parts
+            .headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert(length);
+    }
+    Response::from_parts(parts, Body::empty())
+}
+
 /// What a failed call looks like from outside.
 pub(super) fn refusal_of(error: &Error) -> Refusal {
     let unavailable = |reason, message| Refusal::unavailable(reason, message, error);

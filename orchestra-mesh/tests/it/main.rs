@@ -8,6 +8,7 @@ mod client;
 mod conformance;
 mod faults;
 mod gateway;
+mod head;
 mod layers;
 mod listening;
 mod retry;
