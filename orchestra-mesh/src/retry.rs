@@ -28,6 +28,8 @@ pub enum Failure {
     Unsent,
     /// The peer refused the HTTP/2 stream and vouches that it did nothing.
     RefusedStream,
+    /// The peer ended the HTTP/2 connection in good order, and vouches that it did nothing on this stream.
+    GoneAway,
     /// The connection broke after the request was on its way.
     Reset,
     /// No response headers within the limit of one attempt.
@@ -41,7 +43,16 @@ pub enum Failure {
 impl Failure {
     /// Whether it is certain that the request was not processed.
     pub const fn proves_unprocessed(self) -> bool {
-        matches!(self, Self::Connect | Self::Unsent | Self::RefusedStream)
+        matches!(
+            self,
+            Self::Connect | Self::Unsent | Self::RefusedStream | Self::GoneAway
+        )
+    }
+
+    /// Whether a connection was ended as any server may do at any time: that is neither a fault of the
+    /// instance nor load to it.
+    pub(crate) const fn is_goodbye(self) -> bool {
+        matches!(self, Self::Unsent | Self::GoneAway)
     }
 }
 

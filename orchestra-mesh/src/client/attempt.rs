@@ -128,6 +128,10 @@ fn broken(failed: Failed) -> Broken {
             "the connection was gone before the request was sent",
         ),
         Failure::RefusedStream => (Kind::RefusedStream, "the stream was refused"),
+        Failure::GoneAway => (
+            Kind::RefusedStream,
+            "the instance ended the connection before it looked at the request",
+        ),
         Failure::RequestBody => (Kind::Body, "the request body could not be read"),
         _ => (Kind::Reset, "the connection broke before the response"),
     };

@@ -193,9 +193,10 @@ impl<'a> Call<'a> {
         let Broken { failure, error } = broken;
         report.result = Err(failure);
         let now = settle.now();
-        // A caller that spoilt its body or did not wait says nothing about the instance.
+        // A caller that spoilt its body or did not wait says nothing about the instance, nor does a goodbye.
         let is_impatience = failure == Failure::Timeout && self.patience.is_expired(now);
-        if failure != Failure::RequestBody && !is_impatience {
+        let is_spoilt = failure == Failure::RequestBody;
+        if !is_spoilt && !is_impatience && !failure.is_goodbye() {
             settle.outcome = Outcome::Failure;
         }
         report.outcome = settle.outcome;
@@ -221,7 +222,7 @@ impl<'a> Call<'a> {
         if !self.replay.is_left() {
             return Err(Stop::BodyNotReplayable);
         }
-        if !self.shared.budget.try_withdraw(now) {
+        if !failure.is_goodbye() && !self.shared.budget.try_withdraw(now) {
             return Err(Stop::Budget);
         }
         self.shared.listener.on_event(&Event::Retry {

@@ -273,15 +273,24 @@ fn failure_of(error: &hyper::Error) -> Failure {
         if inner.is::<crate::Error>() {
             return Failure::RequestBody;
         }
-        let reason = inner
-            .downcast_ref::<h2::Error>()
-            .and_then(h2::Error::reason);
-        if reason == Some(h2::Reason::REFUSED_STREAM) {
-            return Failure::RefusedStream;
+        if let Some(failure) = inner.downcast_ref().and_then(refusal_of) {
+            return failure;
         }
         source = inner.source();
     }
     Failure::Reset
+}
+
+/// What proves that the peer did not look at the stream: it says so, or it ended the connection with the
+/// name of an earlier one (RFC 9113, 6.8). The streams up to that one are not told of its goodbye.
+fn refusal_of(error: &h2::Error) -> Option<Failure> {
+    let is_goodbye = error.is_go_away() && error.is_remote();
+    match error.reason() {
+        Some(h2::Reason::NO_ERROR) if is_goodbye => Some(Failure::GoneAway),
+        Some(h2::Reason::REFUSED_STREAM) => Some(Failure::RefusedStream),
+        _ if is_goodbye => Some(Failure::RefusedStream),
+        _ => None,
+    }
 }
 
 /// Runs the streams of an HTTP/2 connection as tasks of the pool.

@@ -16,7 +16,7 @@ pub enum Condition {
     GatewayError,
     /// `connect-failure`: no connection.
     ConnectFailure,
-    /// `refused-stream`: the peer refused the HTTP/2 stream.
+    /// `refused-stream`: the peer refused the HTTP/2 stream, or ended the connection without looking at it.
     RefusedStream,
     /// `reset`: no response for whatever reason, a timeout of the attempt included.
     Reset,
@@ -54,7 +54,9 @@ impl Condition {
             Self::ServerError => !is_response || status(|code| code >= 500),
             Self::GatewayError => status(|code| matches!(code, 502..=504)),
             Self::ConnectFailure => failure == Failure::Connect,
-            Self::RefusedStream => failure == Failure::RefusedStream,
+            Self::RefusedStream => {
+                matches!(failure, Failure::RefusedStream | Failure::GoneAway)
+            }
             Self::Reset => !is_response,
             Self::ResetBeforeRequest => failure == Failure::Unsent,
             Self::Retriable4xx => status(|code| code == 409),

@@ -8,6 +8,7 @@ mod client;
 mod conformance;
 mod faults;
 mod gateway;
+mod goodbye;
 mod head;
 mod layers;
 mod listening;
