@@ -266,17 +266,26 @@ fn launch(
     }
 }
 
+const SOCKETS: &str = "shop-";
+
 /// A private directory for the sockets of this run; that of a run that was killed is removed.
 fn sockets(data: &Path) -> anyhow::Result<TempDir> {
     let note = data.join("sockets");
     if let Ok(left) = std::fs::read_to_string(&note)
-        && Path::new(&left).starts_with(std::env::temp_dir())
+        && holds_sockets(Path::new(&left))
     {
         let _gone = std::fs::remove_dir_all(left);
     }
-    let sockets = tempfile::Builder::new().prefix("shop-").tempdir()?;
+    let sockets = tempfile::Builder::new().prefix(SOCKETS).tempdir()?;
     std::fs::write(note, sockets.path().display().to_string())?;
     Ok(sockets)
+}
+
+/// Whether a run may have made this directory for its sockets: a note can be torn or forged.
+fn holds_sockets(directory: &Path) -> bool {
+    let name = directory.file_name().and_then(std::ffi::OsStr::to_str);
+    name.is_some_and(|name| name.starts_with(SOCKETS) && !name.starts_with("shop-data-"))
+        && directory.parent() == Some(&std::env::temp_dir())
 }
 
 /// What a caller must know to be let in by a service: 128 bits that nobody can guess.

@@ -52,6 +52,17 @@ async fn a_directory_that_cannot_be_used_is_said_at_start() {
 }
 
 #[tokio::test]
+async fn a_note_of_sockets_that_is_wrong_deletes_nothing() {
+    let data = TempDir::new().unwrap();
+    let precious = TempDir::new().unwrap();
+    let note = precious.path().display().to_string();
+    std::fs::write(data.path().join("sockets"), note).unwrap();
+    let shop = Shop::open(data.path(), &[]).await;
+    assert!(precious.path().exists());
+    shop.close().await;
+}
+
+#[tokio::test]
 async fn a_directory_in_use_is_said_at_start() {
     let data = TempDir::new().unwrap();
     let shop = Shop::open(data.path(), &[]).await;
