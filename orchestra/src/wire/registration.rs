@@ -1,22 +1,30 @@
 //! Leases tell the scheduler who lives: registered is ready, expired is lapsed.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use orchestra_core::{Backoff, InstanceId};
 use orchestra_discovery::{Change, Registry, RemovalReason, Scope, Snapshot, Status, WatchEvent};
 use orchestra_scheduler::Handle;
+use orchestra_scheduler::reconcile::Phase;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// How long an instance that gave its lease back unasked may take to end.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Watches all services of a registry on behalf of a scheduler, until it is told to stop.
 ///
 /// While the registry cannot be read, nothing is said: a registry that is away is no reason to kill.
 /// After each gap the snapshot is compared with what was known, so a lease that expired unseen is
-/// reported then.
+/// reported then. An instance that gives its lease back is about to end; if nobody asked it to and it has
+/// not ended ten seconds later, it counts as lapsed.
 #[derive(Debug)]
 pub struct Liveness {
     registered: HashSet<InstanceId>,
+    /// Who gave a lease back and when, the earliest first.
+    leaving: VecDeque<(Instant, InstanceId)>,
     scheduler: Handle,
 }
 
@@ -25,6 +33,7 @@ impl Liveness {
     pub fn new(scheduler: Handle) -> Self {
         Self {
             registered: HashSet::new(),
+            leaving: VecDeque::new(),
             scheduler,
         }
     }
@@ -67,7 +76,14 @@ impl Liveness {
                 return;
             };
             loop {
-                match watch.next().await {
+                let next = tokio::select! {
+                    next = watch.next() => next,
+                    () = farewell(&self.leaving) => {
+                        self.see_off();
+                        continue;
+                    }
+                };
+                match next {
                     Ok(WatchEvent::Changes { changes, .. }) => {
                         for change in changes {
                             self.take(change);
@@ -110,9 +126,35 @@ impl Liveness {
                 }
                 _ => {
                     self.registered.remove(&removal.id);
+                    self.leaving.push_back((Instant::now(), removal.id));
                 }
             },
             _ => {}
         }
+    }
+
+    /// Those whose time to end is over, unless they registered again or were asked to end meanwhile.
+    fn see_off(&mut self) {
+        let status = self.scheduler.status();
+        let serves = |id: &InstanceId| {
+            let mut instances = status.instances();
+            instances.any(|(known, seat)| known == id && seat.phase == Phase::Ready)
+        };
+        while let Some((since, id)) = self.leaving.front()
+            && since.elapsed() >= FAREWELL
+        {
+            if !self.registered.contains(id) && serves(id) {
+                self.scheduler.lapsed(id);
+            }
+            self.leaving.pop_front();
+        }
+    }
+}
+
+/// Returns when the first has had its time to end.
+async fn farewell(leaving: &VecDeque<(Instant, InstanceId)>) {
+    match leaving.front() {
+        Some((since, _)) => tokio::time::sleep_until(*since + FAREWELL).await,
+        None => std::future::pending().await,
     }
 }

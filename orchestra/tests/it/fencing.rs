@@ -109,6 +109,63 @@ async fn a_renewed_lease_is_left_alone() {
     assert_eq!(world.ready().await, first);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_gives_its_lease_back_and_stays_is_replaced() {
+    let world = world(MemoryRegistry::default()).await;
+    let first = world.ready().await;
+    let lease = world.leases.lock().last().unwrap().clone();
+    let begin = tokio::time::Instant::now();
+    world.orchestra.registry().deregister(&lease).await.unwrap();
+    let handle = world.orchestra.scheduler().unwrap();
+    let replaced = handle.until(|status| {
+        status.instances().all(|(id, _)| *id != first) && status.ready(&cart()) == 1
+    });
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, replaced)
+        .await
+        .unwrap()
+        .unwrap();
+    // It had time to end by itself.
+    assert!(begin.elapsed() >= Duration::from_secs(10) + SLOW_DEATH);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_was_asked_to_end_keeps_its_grace_without_a_lease() {
+    let grace = Duration::from_secs(40);
+    let template = Template::new(Command::new("cart")).stop_grace(grace);
+    let (started, mut starts) = tokio::sync::mpsc::unbounded_channel::<InstanceId>();
+    let runtime = MemoryRuntime::scripted(move |spec| {
+        started.send(spec.instance.clone()).unwrap();
+        Behavior::new().ignore_stop()
+    });
+    let orchestra = Orchestra::builder()
+        .runtime(runtime)
+        .node(Node::new(
+            NodeId::new("node-1").unwrap(),
+            Resources::new().cpu(1_000),
+        ))
+        .workload(Workload::new(cart(), template).replicas(1))
+        .build()
+        .await
+        .unwrap();
+    let id = starts.recv().await.unwrap();
+    let registration = Registration::new(cart(), id, "127.0.0.1:9".parse().unwrap(), TTL * 100);
+    let lease = orchestra.registry().register(registration).await.unwrap();
+    let handle = orchestra.scheduler().unwrap();
+    handle
+        .until(|status| status.ready(&cart()) == 1)
+        .await
+        .unwrap();
+    let begin = tokio::time::Instant::now();
+    handle.remove_workload(&cart());
+    orchestra.registry().deregister(&lease).await.unwrap();
+    handle
+        .until(|status| status.instances().next().is_none())
+        .await
+        .unwrap();
+    assert!(begin.elapsed() >= grace, "{:?}", begin.elapsed());
+}
+
 /// A registry that can be away.
 struct Away {
     registry: MemoryRegistry,
