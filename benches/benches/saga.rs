@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use orchestra_benches::saga::{executor, run};
-use orchestra_measure::tasks::two_workers;
+use orchestra_benches::tasks::two_workers;
 
 fn three_steps_in_memory(criterion: &mut Criterion) {
     let runtime = two_workers();

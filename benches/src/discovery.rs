@@ -9,8 +9,8 @@ use orchestra_discovery::{
     Incarnation, Instance, PickContext, Resolver, Revision, Scope, Snapshot, Status,
 };
 
-use orchestra_measure::tasks::{shared_by, two_workers};
-use orchestra_measure::{Session, alone};
+use crate::measure::{Session, alone};
+use crate::tasks::{shared_by, two_workers};
 
 /// A resolver with power of two choices over so many ready instances.
 pub fn resolver(instances: u16) -> Resolver {

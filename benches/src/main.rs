@@ -1,7 +1,7 @@
 //! Prints our own figures; `benches/run` puts them beside those of the rivals.
 
+use orchestra_benches::measure::Session;
 use orchestra_benches::{discovery, mesh, observe, saga};
-use orchestra_measure::Session;
 
 fn main() {
     let session = Session::of("orchestra");

@@ -3,7 +3,7 @@
 use orchestra_core::{Monotonic, Outcome};
 use orchestra_mesh::breaker::{Breaker, CircuitBreaker, Config};
 
-use orchestra_measure::{Session, alone};
+use crate::measure::{Session, alone};
 
 /// A closed breaker that remembers 100 calls.
 pub fn breaker() -> Breaker {

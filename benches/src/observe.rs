@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use orchestra_observe::{Buckets, Counter, Family, Histogram, Registry};
 
-use orchestra_measure::{Session, alone};
+use crate::measure::{Session, alone};
 
 /// One metric of each kind.
 #[derive(Debug)]

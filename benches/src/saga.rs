@@ -2,8 +2,8 @@
 
 use orchestra_saga::{Call, Definition, Error, Executor, MemoryStore, Start, Status};
 
-use orchestra_measure::Session;
-use orchestra_measure::tasks::{shared_by, two_workers};
+use crate::measure::Session;
+use crate::tasks::{shared_by, two_workers};
 
 /// Three steps, one after the other.
 pub fn definition() -> Result<Definition, Error> {

@@ -4,9 +4,6 @@
 //! can only make one slower. Not so where two threads meet: a machine that runs one after the other
 //! makes them faster, so there the median counts.
 
-#[cfg(feature = "tasks")]
-pub mod tasks;
-
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
