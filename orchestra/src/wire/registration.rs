@@ -11,19 +11,19 @@ use orchestra_scheduler::reconcile::Phase;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long an instance that gave its lease back unasked may take to end.
+/// How long an instance that is gone from the registry may take to end, or to register again.
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Watches all services of a registry on behalf of a scheduler, until it is told to stop.
 ///
 /// While the registry cannot be read, nothing is said: a registry that is away is no reason to kill.
-/// After each gap the snapshot is compared with what was known, so a lease that expired unseen is
-/// reported then. An instance that gives its lease back is about to end; if nobody asked it to and it has
-/// not ended ten seconds later, it counts as lapsed.
+/// An instance that gives its lease back is about to end; if nobody asked it to and it has not ended ten
+/// seconds later, it counts as lapsed. So does one that is missing after a gap: it has as long to register
+/// again, since a registry that comes back empty is no reason to kill either.
 #[derive(Debug)]
 pub struct Liveness {
     registered: HashSet<InstanceId>,
-    /// Who gave a lease back and when, the earliest first.
+    /// Who went from the registry without a lapse, and when; the earliest first.
     leaving: VecDeque<(Instant, InstanceId)>,
     scheduler: Handle,
 }
@@ -98,9 +98,10 @@ impl Liveness {
 
     fn compare(&mut self, snapshot: &Snapshot) {
         let listed: HashSet<_> = snapshot.instances().iter().map(|i| i.id.clone()).collect();
-        for gone in self.registered.difference(&listed) {
-            self.scheduler.lapsed(gone);
-        }
+        // Their leases may have lapsed, been given back, or been lost with the memory of the registry.
+        let gone = self.registered.difference(&listed);
+        let gone = gone.map(|id| (Instant::now(), id.clone()));
+        self.leaving.extend(gone);
         for instance in snapshot.instances() {
             if instance.status == Status::Ready {
                 self.scheduler.ready(&instance.id);

@@ -9,11 +9,12 @@ use orchestra::Orchestra;
 use orchestra::core::{InstanceId, NodeId, ServiceName};
 use orchestra::discovery::{
     Capabilities, Error, ErrorKind, Lease, MemoryRegistry, Registration, Registry, Result,
-    Revision, Scope, Snapshot, Source, Status, Watch,
+    Revision, Scope, Snapshot, Source, Status, Watch, WatchEvent, WatchStream,
 };
 use orchestra::scheduler::runtime::memory::{Behavior, MemoryRuntime};
 use orchestra::scheduler::{Command, Node, Resources, Template, Workload};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 const TTL: Duration = Duration::from_secs(2);
 /// A killed container takes this long to be gone.
@@ -235,4 +236,107 @@ async fn nobody_is_ready_while_the_registry_is_away_and_all_are_once_it_is_back(
     world.renew().await;
     world.ready().await;
     assert_eq!(world.leases.lock().len(), 1, "the instance was replaced");
+}
+
+/// A registry that can lose its memory, as one does whose process starts again.
+#[derive(Default)]
+struct Forgetful {
+    registry: Mutex<Arc<MemoryRegistry>>,
+    cut: Arc<Notify>,
+}
+
+impl Forgetful {
+    fn forget(&self) {
+        *self.registry.lock() = Arc::default();
+        self.cut.notify_waiters();
+    }
+
+    fn now(&self) -> Arc<MemoryRegistry> {
+        Arc::clone(&self.registry.lock())
+    }
+}
+
+/// A watch that fails when the registry goes.
+struct Cut(Watch, Arc<Notify>);
+
+#[async_trait]
+impl WatchStream for Cut {
+    async fn next(&mut self) -> Result<WatchEvent> {
+        tokio::select! {
+            event = self.0.next() => event,
+            () = self.1.notified() => Err(Error::new(ErrorKind::Unavailable, "the registry is gone")),
+        }
+    }
+
+    fn revision(&self) -> Revision {
+        self.0.revision()
+    }
+}
+
+#[async_trait]
+impl Source for Forgetful {
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot> {
+        self.now().snapshot(scope).await
+    }
+
+    async fn watch(&self, scope: &Scope, after: Revision) -> Result<Watch> {
+        let watch = self.now().watch(scope, after).await?;
+        Ok(Watch::new(Cut(watch, Arc::clone(&self.cut))))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.now().capabilities()
+    }
+}
+
+#[async_trait]
+impl Registry for Forgetful {
+    async fn register(&self, registration: Registration) -> Result<Lease> {
+        self.now().register(registration).await
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        self.now().renew(lease).await
+    }
+
+    async fn set_status(&self, lease: &Lease, status: Status) -> Result<()> {
+        self.now().set_status(lease, status).await
+    }
+
+    async fn deregister(&self, lease: &Lease) -> Result<()> {
+        self.now().deregister(lease).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_starts_empty_kills_nobody_who_registers_again() {
+    let registry = Arc::new(Forgetful::default());
+    let world = world(Arc::clone(&registry)).await;
+    let first = world.ready().await;
+    registry.forget();
+    // Their next renewal fails, and then they register again.
+    tokio::time::sleep(TTL / 3).await;
+    let endpoint = "127.0.0.1:9".parse().unwrap();
+    let registration = Registration::new(cart(), first.clone(), endpoint, TTL);
+    let lease = registry.register(registration).await.unwrap();
+    for _ in 0..30 {
+        tokio::time::sleep(TTL / 2).await;
+        registry.renew(&lease).await.unwrap();
+    }
+    assert_eq!(world.ready().await, first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_was_lost_with_the_memory_of_a_registry_is_replaced() {
+    let registry = Arc::new(Forgetful::default());
+    let world = world(Arc::clone(&registry)).await;
+    let first = world.ready().await;
+    registry.forget();
+    let handle = world.orchestra.scheduler().unwrap();
+    let replaced = handle.until(|status| status.instances().all(|(id, _)| *id != first));
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, replaced)
+        .await
+        .unwrap()
+        .unwrap();
 }
