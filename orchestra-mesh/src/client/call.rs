@@ -24,6 +24,8 @@ pub(super) struct Call<'a> {
     deadline: Deadline,
     /// Until when an outsider waits; what it did not wait for is nobody's fault.
     patience: Deadline,
+    /// Whether nothing else limits the attempt that is under way.
+    is_hurried: bool,
     trace: Option<TraceContext>,
     subset: Option<Selector>,
     tried: Vec<InstanceId>,
@@ -70,6 +72,7 @@ impl<'a> Call<'a> {
             replay: Replay::new(body, policy.retry.replay_limit()),
             deadline,
             patience,
+            is_hurried: false,
             trace,
             subset: extensions.get().cloned(),
             tried: Vec::new(),
@@ -124,6 +127,7 @@ impl<'a> Call<'a> {
             .into_iter()
             .flatten()
             .min();
+        self.is_hurried = limit.is_some() && limit == self.patience.remaining(started);
         headers::set_attempt(
             self.head.headers_mut(),
             self.attempts,
@@ -167,6 +171,9 @@ impl<'a> Call<'a> {
     ) -> Ended {
         let status = response.status();
         settle.outcome = outcome::of_response(status, response.headers());
+        if self.is_hurried && outcome::is_late(status, response.headers()) {
+            settle.outcome = Outcome::Neutral;
+        }
         report.outcome = settle.outcome;
         report.result = Ok(status);
         let response = self.wrap(response, settle);
@@ -194,7 +201,7 @@ impl<'a> Call<'a> {
         report.result = Err(failure);
         let now = settle.now();
         // A caller that spoilt its body or did not wait says nothing about the instance, nor does a goodbye.
-        let is_impatience = failure == Failure::Timeout && self.patience.is_expired(now);
+        let is_impatience = failure == Failure::Timeout && self.is_hurried;
         let is_spoilt = failure == Failure::RequestBody;
         if !is_spoilt && !is_impatience && !failure.is_goodbye() {
             settle.outcome = Outcome::Failure;

@@ -18,6 +18,12 @@ pub(crate) fn of_response(status: StatusCode, headers: &HeaderMap) -> Outcome {
         .map_or(Outcome::Success, |code| of_grpc(code.as_bytes()))
 }
 
+/// Whether the instance itself says that the time was up.
+pub(crate) fn is_late(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::GATEWAY_TIMEOUT
+        || headers.get("grpc-status").is_some_and(|code| code == "4")
+}
+
 fn is_marked_overloaded(status: StatusCode, headers: &HeaderMap) -> bool {
     status.is_server_error() && headers.contains_key("x-envoy-overloaded")
 }

@@ -355,7 +355,9 @@ async fn the_connection_header_takes_away_nothing_that_the_gateway_says() -> Che
 
 #[tokio::test]
 async fn an_impatient_outsider_opens_no_circuit() -> Checked {
-    let upstream = Upstream::new("slow", vec![Act::Hang; 100]);
+    // It may itself notice that the time is up, and say so.
+    let acts = [Act::Hang, Act::Hang, Act::Status(504), Act::Status(504)];
+    let upstream = Upstream::new("slow", acts);
     let serving = upstream.serve(any_port()).await?;
     let pick = Witness::new(RoundRobin::new(targets(&[first(&serving)])?));
     let client = Client::builder("cart".parse()?, Arc::clone(&pick) as _).build()?;
@@ -363,14 +365,57 @@ async fn an_impatient_outsider_opens_no_circuit() -> Checked {
         .route(Route::to("all", "cart".parse()?))
         .client(client)
         .build()?;
-    for name in ["grpc-timeout", "x-envoy-expected-rq-timeout-ms"] {
-        let mut request = to("/carts")?;
-        let value = if name == "grpc-timeout" { "20m" } else { "20" };
+    for (name, value) in [
+        ("grpc-timeout", "20m"),
+        ("x-envoy-expected-rq-timeout-ms", "20"),
+        ("grpc-timeout", "1S"),
+    ] {
+        let mut request = post("http://a/carts", "x")?;
         request.headers_mut().insert(name, value.parse()?);
         let response = ask(&gateway, request).await?;
         assert_eq!(response.status(), 504);
     }
-    assert_eq!(pick.outcomes(), [Outcome::Neutral, Outcome::Neutral]);
+    assert_eq!(pick.outcomes(), [Outcome::Neutral; 3]);
+    assert_eq!(
+        ask(&gateway, post("http://a/carts", "x")?).await?.status(),
+        504
+    );
+    assert_eq!(pick.outcomes().last(), Some(&Outcome::Failure));
+    Ok(())
+}
+
+/// An instance that keeps the time it was given may say so first.
+#[tokio::test]
+async fn an_instance_that_reports_an_outsiders_deadline_is_not_blamed() -> Checked {
+    let late = [
+        Act::Status(504),
+        Act::StatusWith(200, "grpc-status", "4"),
+        Act::Status(504),
+        Act::Status(503),
+    ];
+    let upstream = Upstream::new("cart", late);
+    let serving = upstream.serve(any_port()).await?;
+    let pick = Witness::new(RoundRobin::new(targets(&[first(&serving)])?));
+    let client = Client::builder("cart".parse()?, Arc::clone(&pick) as _)
+        .policy(Policy::default().retry(retry::Policy::never()))
+        .build()?;
+    let gateway = Gateway::builder()
+        .route(Route::to("all", "cart".parse()?))
+        .client(client)
+        .build()?;
+    // The third outsider gives more time than an attempt gets anyway.
+    for left in ["2S", "2S", "20S", "2S"] {
+        let mut request = to("/carts")?;
+        request.headers_mut().insert("grpc-timeout", left.parse()?);
+        text(ask(&gateway, request).await?).await?;
+    }
+    let expected = [
+        Outcome::Neutral,
+        Outcome::Neutral,
+        Outcome::Failure,
+        Outcome::Failure,
+    ];
+    assert_eq!(pick.outcomes(), expected);
     Ok(())
 }
 
