@@ -23,18 +23,21 @@ pub struct Limits {
     pub(super) headers: usize,
     pub(super) header_bytes: usize,
     pub(super) header_timeout: Duration,
+    pub(super) stall_timeout: Duration,
     pub(super) connections: usize,
     pub(super) streams: u32,
 }
 
 impl Default for Limits {
-    /// Bodies of 10 MiB; 100 headers, 60 KiB, 10 s for them; 4,096 connections with 256 streams each.
+    /// Bodies of 10 MiB; 100 headers, 60 KiB, 10 s for them; 30 s without reading; 4,096 connections with 256
+    /// streams each.
     fn default() -> Self {
         Self {
             body: 10 * 1024 * 1024,
             headers: 100,
             header_bytes: 60 * 1024,
             header_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
             connections: 4096,
             streams: 256,
         }
@@ -70,6 +73,14 @@ impl Limits {
         self
     }
 
+    /// How long a peer may take nothing at all of what is sent to it, before its connection is cut. A response
+    /// that pauses by itself is none of this. An HTTP/2 peer that keeps a window shut is not cut by it.
+    #[must_use]
+    pub const fn stall_timeout(mut self, limit: Duration) -> Self {
+        self.stall_timeout = limit;
+        self
+    }
+
     /// The most connections at once; further ones wait to be accepted.
     #[must_use]
     pub const fn connections(mut self, count: usize) -> Self {
@@ -90,7 +101,8 @@ impl Limits {
                 "the head of a request is limited to 8 KiB up to 1 MiB",
             ));
         }
-        if self.connections == 0 || self.streams == 0 || self.header_timeout.is_zero() {
+        let is_zero = self.header_timeout.is_zero() || self.stall_timeout.is_zero();
+        if self.connections == 0 || self.streams == 0 || is_zero {
             return Err(Error::config("a limit of zero lets no request pass"));
         }
         Ok(())

@@ -241,10 +241,11 @@ impl Context {
     }
 
     async fn converse(self, stream: Stream, peer: Option<SocketAddr>) {
-        let limit = self.gateway.shared.limits.header_timeout;
+        let limits = self.gateway.shared.limits;
+        let sniffing = sniff(stream, limits.stall_timeout);
         let sniffed = tokio::select! {
             () = self.stop.cancelled() => return,
-            sniffed = tokio::time::timeout(limit, sniff(stream)) => sniffed,
+            sniffed = tokio::time::timeout(limits.header_timeout, sniffing) => sniffed,
         };
         let Ok(Ok(Some((version, stream)))) = sniffed else {
             return;

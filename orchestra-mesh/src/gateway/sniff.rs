@@ -6,8 +6,10 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use crate::connect::Stream;
 
@@ -26,10 +28,43 @@ pub(super) struct Sniffed {
     first: [u8; PREFACE.len()],
     read: usize,
     filled: usize,
+    stall: Stall,
+}
+
+/// Ends a connection whose peer takes nothing of what is sent to it.
+#[derive(Debug)]
+struct Stall {
+    limit: Duration,
+    /// Set while the peer is waited for.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    fn check<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.alarm = None;
+            return written;
+        }
+        let limit = self.limit;
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        alarm.as_mut().poll(context).map(|()| {
+            let message = "the peer reads nothing of what it asked for";
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        })
+    }
 }
 
 /// Reads until the version is certain; `None` if the peer closed before it said anything.
-pub(super) async fn sniff(mut stream: Stream) -> io::Result<Option<(Version, Sniffed)>> {
+pub(super) async fn sniff(
+    mut stream: Stream,
+    stall: Duration,
+) -> io::Result<Option<(Version, Sniffed)>> {
     let mut first = [0; PREFACE.len()];
     let mut filled = 0;
     loop {
@@ -56,6 +91,10 @@ pub(super) async fn sniff(mut stream: Stream) -> io::Result<Option<(Version, Sni
             first,
             read: 0,
             filled,
+            stall: Stall {
+                limit: stall,
+                alarm: None,
+            },
         };
         return Ok(Some((version, sniffed)));
     }
@@ -85,7 +124,8 @@ impl AsyncWrite for Sniffed {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.stall.check(written, context)
     }
 
     fn poll_write_vectored(
@@ -93,7 +133,8 @@ impl AsyncWrite for Sniffed {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.stall.check(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -101,7 +142,12 @@ impl AsyncWrite for Sniffed {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        match flushed {
+            // Nothing is held back here, so a flush says nothing of what the peer took.
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => self.stall.check(Poll::Pending, context),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

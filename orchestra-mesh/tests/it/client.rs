@@ -214,7 +214,7 @@ fn streamed(chunks: &'static [&'static str]) -> Body {
     Body::wrap(StreamBody::new(Frames(frames)))
 }
 
-struct Frames<I>(I);
+pub(crate) struct Frames<I>(pub(crate) I);
 
 impl<I: Iterator + Unpin> futures_core::Stream for Frames<I> {
     type Item = I::Item;

@@ -1,15 +1,20 @@
 //! How the gateway binds, limits, drains and ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::StreamBody;
 use orchestra_core::Endpoint;
 use orchestra_mesh::error::Kind;
 use orchestra_mesh::gateway::{Limits, Serving};
 use orchestra_mesh::route::Route;
 use orchestra_mesh::{Body, Client, Gateway, connect};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::error::TryRecvError;
 
+use crate::client::Frames;
 use crate::upstream::{
     Act, Checked, Failure, GRACE, Upstream, any_port, first, get, post, round_robin, text,
 };
@@ -103,6 +108,51 @@ async fn a_peer_that_says_nothing_or_stops_halfway_is_cut() -> Checked {
         let answer = raw(&serving, beginning).await?;
         assert!(!answer.contains("200"), "{answer}");
     }
+    Ok(())
+}
+
+/// A gateway whose answer has no end; it is told when that is dropped.
+async fn endless(limits: Limits) -> Result<(Serving, tokio::sync::mpsc::Receiver<()>), Failure> {
+    let (alive, gone) = tokio::sync::mpsc::channel::<()>(1);
+    let chunk = bytes::Bytes::from(vec![b'x'; 64 * 1024]);
+    let frames = std::iter::repeat_with(move || {
+        let _held = &alive;
+        Ok::<_, std::io::Error>(http_body::Frame::data(chunk.clone()))
+    });
+    let body = Body::wrap(StreamBody::new(Frames(frames)));
+    let body = Arc::new(Mutex::new(Some(body)));
+    let service = tower::service_fn(move |_| {
+        let body = body.lock().take().unwrap_or_default();
+        std::future::ready(Ok::<_, std::io::Error>(http::Response::new(body)))
+    });
+    let serving = Gateway::builder()
+        .route(Route::to("all", "endless".parse()?))
+        .mount("endless".parse()?, service)
+        .limits(limits)
+        .build()?
+        .serve([any_port()])
+        .await?;
+    Ok((serving, gone))
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_is_cut_and_a_slow_one_is_not() -> Checked {
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let limits = Limits::default().stall_timeout(Duration::from_millis(500));
+    let (serving, mut gone) = endless(limits).await?;
+    let mut stream = open(&serving).await?;
+    stream.write_all(request).await?;
+    assert_eq!(tokio::time::timeout(GRACE, gone.recv()).await?, None);
+
+    let (serving, mut gone) = endless(limits).await?;
+    let mut slow = open(&serving).await?;
+    slow.write_all(request).await?;
+    let mut buffer = vec![0; 4 << 20];
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(slow.read(&mut buffer).await? > 0);
+    }
+    assert_eq!(gone.try_recv(), Err(TryRecvError::Empty));
     Ok(())
 }
 
