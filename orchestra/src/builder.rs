@@ -267,8 +267,11 @@ mod saga {
             self.definitions.iter().flat_map(Definition::services)
         }
 
-        fn executor(&mut self) -> Option<executor::Builder> {
-            let mut builder = Executor::builder(self.store.take()?);
+        fn executor(
+            &mut self,
+            prepare: impl FnOnce(executor::Builder) -> executor::Builder,
+        ) -> Option<executor::Builder> {
+            let mut builder = prepare(Executor::builder(self.store.take()?));
             for definition in self.definitions.drain(..) {
                 builder = builder.definition(definition);
             }
@@ -299,10 +302,14 @@ mod saga {
             self
         }
 
-        /// The executor to build, if there is a store.
-        pub(crate) fn executor_builder(&mut self) -> Option<executor::Builder> {
+        /// The executor to build, if there is a store; what is wished for comes after `prepare`.
+        pub(crate) fn executor_builder(
+            &mut self,
+            prepare: impl FnOnce(executor::Builder) -> executor::Builder,
+        ) -> Option<executor::Builder> {
             let events = std::mem::take(&mut self.saga.events);
-            let mut builder = self.saga.executor()?.clock(Arc::clone(&self.clock));
+            let builder = self.saga.executor(prepare)?;
+            let mut builder = builder.clock(Arc::clone(&self.clock));
             builder = builder.listener(move |notice: &Notice<'_>| {
                 for listener in &events {
                     listener.on_event(notice);

@@ -25,17 +25,20 @@ impl Orchestra {
             clients.for_steps(service)?;
         }
         #[cfg(feature = "saga")]
-        let sagas = match builder.executor_builder() {
+        let sagas = {
             #[cfg(all(feature = "discovery", feature = "mesh"))]
-            Some(executor) => {
+            let executor = {
                 let caller = crate::wire::steps::MeshCaller::new(clients.clone());
                 #[cfg(feature = "observe")]
                 let caller = caller.traced(tracer.clone());
-                Some(executor.caller(caller).build().await?)
-            }
+                builder.executor_builder(|executor| executor.caller(caller))
+            };
             #[cfg(not(all(feature = "discovery", feature = "mesh")))]
-            Some(executor) => Some(executor.build().await?),
-            None => None,
+            let executor = builder.executor_builder(std::convert::identity);
+            match executor {
+                Some(executor) => Some(executor.build().await?),
+                None => None,
+            }
         };
         #[cfg(feature = "scheduler")]
         let reconciler = builder.start_reconciler()?;

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use http::{HeaderMap, Method, StatusCode};
 use orchestra::Orchestra;
 use orchestra::core::{Backoff, Jitter, SpanId, TraceContext, TraceId};
 use orchestra::observe::Value as Metric;
+use orchestra::saga::step::{Caller, StepOutcome, StepRequest};
 use orchestra::saga::{Definition, Event, MemoryStore, Retry, SagaId, Start, Status, StepCall};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -201,4 +203,28 @@ async fn the_services_of_a_definition_are_followed_from_the_start() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     orchestra.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+/// Answers each request itself.
+#[derive(Debug)]
+struct Own;
+
+#[async_trait]
+impl Caller for Own {
+    async fn call(&self, request: StepRequest) -> StepOutcome {
+        StepOutcome::Done(json!({ "by": "own", "path": request.path }))
+    }
+}
+
+#[tokio::test]
+async fn requests_are_sent_by_the_caller_that_was_given() {
+    let builder = Orchestra::builder().saga_store(MemoryStore::default());
+    let builder = builder.definition(charge(0));
+    let builder = builder.executor(|executor| executor.caller(Own));
+    let orchestra = builder.build().await.unwrap();
+    let (id, end) = run(&orchestra, None).await;
+    assert_eq!(end, Status::Completed);
+    let view = orchestra.sagas().unwrap().status(id).await.unwrap();
+    let answer = json!({ "by": "own", "path": "/charge/o-7" });
+    assert_eq!(view.output("charge"), Some(&answer));
 }
