@@ -1,5 +1,7 @@
 //! One call: attempts until one is good, or no other may follow.
 
+use std::time::Duration;
+
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use orchestra_core::{Deadline, InstanceId, Monotonic, Outcome, Selector, SpanId, TraceContext};
@@ -127,7 +129,7 @@ impl<'a> Call<'a> {
             .into_iter()
             .flatten()
             .min();
-        self.is_hurried = limit.is_some() && limit == self.patience.remaining(started);
+        self.is_hurried = is_hurried(self.patience.remaining(started), limit);
         headers::set_attempt(
             self.head.headers_mut(),
             self.attempts,
@@ -217,11 +219,7 @@ impl<'a> Call<'a> {
         Ended::Failed(failure, Err(error))
     }
 
-    fn next(
-        &mut self,
-        failure: Failure,
-        response: Option<&HeaderMap>,
-    ) -> Result<std::time::Duration, Stop> {
+    fn next(&mut self, failure: Failure, response: Option<&HeaderMap>) -> Result<Duration, Stop> {
         let now = self.shared.clock.now();
         let delay = self
             .course
@@ -272,7 +270,7 @@ impl<'a> Call<'a> {
     fn over_budget(&self, last: Error) -> Error {
         let message = "an attempt failed and the retry budget is used up";
         self.error(Kind::BudgetExhausted, message)
-            .with_retry_after(Some(std::time::Duration::from_secs(1)))
+            .with_retry_after(Some(Duration::from_secs(1)))
             .with_source(last)
     }
 
@@ -285,6 +283,12 @@ impl<'a> Call<'a> {
             .with_service(&self.shared.service)
             .with_retry_after(none.retry_after)
     }
+}
+
+/// Whether the limit of an attempt is what an outsider leaves, to the millisecond that headers can tell.
+fn is_hurried(patience: Option<Duration>, limit: Option<Duration>) -> bool {
+    let close = Duration::from_millis(1);
+    matches!((patience, limit), (Some(left), Some(limit)) if left < limit + close)
 }
 
 fn is_failure(status: StatusCode) -> bool {
