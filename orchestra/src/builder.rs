@@ -102,6 +102,9 @@ impl Builder {
     }
 }
 
+#[cfg(all(feature = "discovery", feature = "mesh"))]
+pub(crate) use mesh::AdjustResolver;
+
 #[cfg(feature = "discovery")]
 mod discovery {
     use std::sync::Arc;
@@ -340,7 +343,7 @@ mod mesh {
 
     use orchestra_core::{Listener, ServiceName};
     #[cfg(feature = "discovery")]
-    use orchestra_discovery::Registry;
+    use orchestra_discovery::{Registry, resolver};
     use orchestra_mesh::{Event, Policy, breaker};
 
     use super::Builder;
@@ -352,8 +355,14 @@ mod mesh {
     #[cfg(feature = "discovery")]
     use crate::wire::gate::Breakers;
 
+    #[cfg(feature = "discovery")]
+    pub(crate) type AdjustResolver =
+        Box<dyn Fn(&ServiceName, resolver::Config) -> resolver::Config + Send + Sync>;
+
     #[derive(Default)]
     pub(crate) struct Parts {
+        #[cfg(feature = "discovery")]
+        resolver: Option<AdjustResolver>,
         pub(crate) breaker: breaker::Config,
         pub(crate) policy: Policy,
         pub(crate) policies: HashMap<ServiceName, Policy>,
@@ -370,6 +379,7 @@ mod mesh {
             Ok(Clients::new(Plan {
                 registry,
                 gates: Arc::new(Breakers::new(mesh.breaker, events)?),
+                resolver: mesh.resolver.take(),
                 policy: mesh.policy.clone(),
                 policies: std::mem::take(&mut mesh.policies),
                 headers: std::mem::take(&mut mesh.headers),
@@ -378,6 +388,21 @@ mod mesh {
                 discovery_events: self.discovery.events.clone(),
                 mesh_events: mesh.events.clone(),
             }))
+        }
+    }
+
+    #[cfg(feature = "discovery")]
+    #[cfg_attr(docsrs, doc(cfg(all(feature = "discovery", feature = "mesh"))))]
+    impl Builder {
+        /// Changes how the clients of a service choose an instance: its balancer, its gates. Without it
+        /// they take the better of two and each instance has a circuit breaker. The listener is set
+        /// afterwards.
+        pub fn resolver(
+            mut self,
+            adjust: impl Fn(&ServiceName, resolver::Config) -> resolver::Config + Send + Sync + 'static,
+        ) -> Self {
+            self.mesh.resolver = Some(Box::new(adjust));
+            self
         }
     }
 

@@ -13,6 +13,7 @@ use orchestra_mesh::{Client, Policy};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
+use crate::builder::AdjustResolver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fan::Fan;
 
@@ -23,6 +24,7 @@ pub(crate) const MAX_SERVICES: usize = 4096;
 pub(crate) struct Plan {
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) gates: Arc<dyn Gates>,
+    pub(crate) resolver: Option<AdjustResolver>,
     pub(crate) policy: Policy,
     pub(crate) policies: HashMap<ServiceName, Policy>,
     pub(crate) headers: http::HeaderMap,
@@ -141,9 +143,12 @@ impl fmt::Debug for Clients {
 impl Plan {
     fn open(&self, service: &ServiceName) -> Result<Service> {
         let events: Arc<dyn orchestra_core::Listener<_>> = Arc::new(self.discovery_events.clone());
-        let config = resolver::Config::default()
-            .gates(Arc::clone(&self.gates))
-            .listener(Arc::clone(&events));
+        let config = resolver::Config::default().gates(Arc::clone(&self.gates));
+        let config = match &self.resolver {
+            Some(adjust) => adjust(service, config),
+            None => config,
+        };
+        let config = config.listener(Arc::clone(&events));
         let resolver = Resolver::new(service.clone(), config);
         let policy = self.policies.get(service).unwrap_or(&self.policy);
         let client = self.client(service, &resolver, policy.clone())?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use orchestra::core::Backoff;
+use orchestra::discovery::{Balancer, Candidates, PickContext};
 use orchestra::mesh::error::Kind;
 use orchestra::mesh::{Body, Policy, breaker, retry};
 use orchestra::observe::{Format, Value};
@@ -226,4 +227,42 @@ async fn a_gateway_routes_to_clients_and_mounted_services() {
         "the port is still open"
     );
     serving.shutdown(Duration::ZERO).await;
+}
+
+/// The last one, whoever else there is.
+#[derive(Debug)]
+struct Last;
+
+impl Balancer for Last {
+    fn choose(&self, candidates: &Candidates<'_>, _: &PickContext<'_>) -> Option<usize> {
+        candidates.len().checked_sub(1)
+    }
+}
+
+#[tokio::test]
+async fn a_balancer_of_ones_own_chooses_the_instance() {
+    let orchestra = Orchestra::builder()
+        .policy(no_retries())
+        .resolver(|_, config| config.balancer(Arc::new(Last)))
+        .build()
+        .await
+        .unwrap();
+    let calls = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+    let mut kept = Vec::new();
+    for (number, id) in ["cart-1", "cart-2"].into_iter().enumerate() {
+        let seen = Arc::clone(&calls);
+        let (endpoint, serving) = server(Arc::new(move |_| {
+            seen[number].fetch_add(1, Ordering::Relaxed);
+            status(StatusCode::NO_CONTENT)
+        }))
+        .await;
+        kept.push((register(&orchestra, "cart", id, endpoint).await, serving));
+    }
+    known(&orchestra, "cart", 2).await;
+    let client = orchestra.client("cart").unwrap();
+    for _ in 0..20 {
+        client.send(get("/")).await.unwrap();
+    }
+    let counts = calls.each_ref().map(|count| count.load(Ordering::Relaxed));
+    assert_eq!(counts, [0, 20]);
 }
