@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderMap, HeaderValue, Request, Response, header, request};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use orchestra_core::{Endpoint, ServiceName};
 
@@ -58,6 +59,13 @@ impl Head {
                 parts.uri = Uri::from(path);
                 let host = HeaderValue::try_from(self.authority.as_str())?;
                 parts.headers.insert(header::HOST, host);
+                // Unless it is told, hyper leaves the body of a GET out.
+                let is_framed = parts.headers.contains_key(header::CONTENT_LENGTH)
+                    || body.size_hint().exact().is_some();
+                if !is_framed && !body.is_end_stream() {
+                    let chunked = HeaderValue::from_static("chunked");
+                    parts.headers.insert(header::TRANSFER_ENCODING, chunked);
+                }
             }
             Lease::Http2 { .. } => {
                 parts.version = http::Version::HTTP_2;

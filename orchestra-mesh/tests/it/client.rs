@@ -246,6 +246,24 @@ async fn a_streamed_body_is_sent_again_from_its_start() -> Checked {
 }
 
 #[tokio::test]
+async fn a_body_of_unknown_length_is_sent_whatever_the_method() -> Checked {
+    for protocol in [connect::Protocol::Http1, connect::Protocol::Http2] {
+        let upstream = Upstream::new("cart", []);
+        let serving = upstream.serve(any_port()).await?;
+        let client = Client::builder("cart".parse()?, round_robin(&[first(&serving)])?)
+            .connect(connect::Config::default().protocol(protocol))
+            .build()?;
+        for method in ["GET", "DELETE", "OPTIONS", "PUT"] {
+            let request = Request::builder().method(method).uri("http://a/");
+            let request = request.body(streamed(&["que", "ry"]))?;
+            assert_eq!(text(client.send(request).await?).await?, "cart:5");
+        }
+        assert!(upstream.seen().iter().all(|seen| seen.body == "query"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_body_beyond_the_limit_is_sent_once() -> Checked {
     let upstream = Upstream::new("cart", [503, 200, 503].map(Act::Status));
     let serving = upstream.serve(any_port()).await?;
