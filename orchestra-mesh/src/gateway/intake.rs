@@ -91,8 +91,12 @@ impl Shared {
         if headers.get_all(header::HOST).iter().count() > 1 {
             return Err(Refusal::bad_request("more than one host is given"));
         }
-        if request.version() == Version::HTTP_11 && host(request).is_empty() {
+        let host = host(request);
+        if request.version() == Version::HTTP_11 && host.is_empty() {
             return Err(Refusal::bad_request("no host is given"));
+        }
+        if !host.is_empty() && !is_host(host) {
+            return Err(Refusal::bad_request("the host is none"));
         }
         if has_dot_segment(request.uri().path()) {
             return Err(Refusal::bad_request("the path has dot segments"));
@@ -180,6 +184,11 @@ impl Shared {
             |parent| parent.child(span),
         )
     }
+}
+
+/// A host and perhaps a port: with a user in front of it, routes would not know it by its name.
+fn is_host(text: &str) -> bool {
+    !text.contains(['@', ',']) && text.parse::<Authority>().is_ok()
 }
 
 /// The host that a request is for: of its URI, or of its header.

@@ -420,6 +420,32 @@ async fn an_instance_that_reports_an_outsiders_deadline_is_not_blamed() -> Check
 }
 
 #[tokio::test]
+async fn a_host_that_is_none_is_refused() -> Checked {
+    let site = site().await?;
+    for host in ["a b", "u@a", "u:p@a", "a/b", "a?c", "a:b:c", "[::1", "a,b"] {
+        let mut request = get("/carts")?;
+        request.headers_mut().insert("host", host.parse()?);
+        let refused = refusal(ask(&site.gateway, request).await?).await?;
+        assert_eq!(refused, expected(400, None, "bad_request"), "{host}");
+    }
+    let named = ask(&site.gateway, get("http://u:p@a/carts")?).await?;
+    assert_eq!(refusal(named).await?, expected(400, None, "bad_request"));
+    for host in [
+        "a",
+        "a:80",
+        "127.0.0.1:80",
+        "[::1]:80",
+        "shop.example",
+        "a_b",
+    ] {
+        let mut request = get("/carts")?;
+        request.headers_mut().insert("host", host.parse()?);
+        assert_eq!(ask(&site.gateway, request).await?.status(), 200, "{host}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_hostile_request_id_is_replaced() -> Checked {
     let site = site().await?;
     for id in ["a\"b", "a b", "", &"x".repeat(129), "{}"] {
