@@ -22,6 +22,9 @@ use crate::checkout::Order;
 /// A customer waits this long for the end of the order; after that the answer is 202.
 const PATIENCE: Duration = Duration::from_secs(12);
 
+/// Orders in one answer at most.
+const MOST_LISTED: usize = 100_000;
+
 pub fn router(sagas: Executor) -> Router {
     Router::new()
         .route("/orders", post(place).get(list))
@@ -178,7 +181,7 @@ async fn list(State(sagas): State<Executor>, Query(wanted): Query<Wanted>) -> Re
             }
         },
     };
-    let limit = wanted.limit.unwrap_or(100);
+    let limit = wanted.limit.unwrap_or(100).min(MOST_LISTED);
     let mut orders = Vec::new();
     for filter in filters {
         match all(&sagas, filter, limit).await {

@@ -41,7 +41,7 @@ fn plan(shop: &Shop, data: &Path, seed: u64, first: u64, orders: u64) -> Plan {
 
 async fn states(shop: &Shop, state: &str) -> BTreeSet<String> {
     let answer = shop
-        .get(&format!("/orders?state={state}&limit=1000000"))
+        .get(&format!("/orders?state={state}&limit=100000"))
         .await;
     let orders = answer.body["orders"]
         .as_array()

@@ -13,6 +13,10 @@ impl Orchestra {
     /// 4. leases are no longer watched;
     /// 5. clients close their connections, and resolvers stop following the registry.
     ///
+    /// `grace` bounds the first and the last two. A saga's call under way ends with its attempt's own limit,
+    /// and an instance with its own grace; a runtime that never answers is waited for, so whoever must not
+    /// wait for ever sets a limit around this.
+    ///
     /// An error does not keep the rest from ending; the first is returned. Called again, it finds nothing
     /// left to do. Cancelled, what was not ended yet may be ended by calling it again, except for
     /// gateways and the scheduler, which are aborted.
