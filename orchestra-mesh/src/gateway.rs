@@ -3,6 +3,7 @@
 mod answer;
 mod builder;
 mod intake;
+mod linger;
 mod mount;
 mod serve;
 mod sniff;
@@ -24,7 +25,7 @@ pub use builder::{Builder, Limits};
 pub use serve::{Drained, Serving};
 
 use self::answer::{Refusal, refusal_of, without_body};
-use self::intake::Admitted;
+use self::intake::{Admitted, Refused};
 use self::mount::Mounted;
 use crate::deadline::Patience;
 use crate::event::{self, Event};
@@ -123,7 +124,10 @@ impl Gateway {
                     .dispatch(request, &admitted, &mut visit.report)
                     .await
             }
-            Err(refusal) => Err(refusal),
+            Err(Refused { refusal, request }) => {
+                linger::read_on(request).await;
+                Err(refusal)
+            }
         };
         visit.report.reason = result.as_ref().err().map(|refusal| refusal.reason);
         let mut response = result.unwrap_or_else(|refusal| refusal.into_response(&admitted.id));

@@ -58,12 +58,18 @@ impl Admitted {
     }
 }
 
+/// A request that is not passed on, and the answer to it.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) request: Request<Body>,
+}
+
 impl Shared {
     pub(super) fn admit(
         &self,
         mut request: Request<Body>,
         peer: Option<SocketAddr>,
-    ) -> (Admitted, Result<Request<Body>, Refusal>) {
+    ) -> (Admitted, Result<Request<Body>, Refused>) {
         let admitted = Admitted {
             id: self.request_id(request.headers()),
             trace: self.trace(request.headers()),
@@ -71,7 +77,7 @@ impl Shared {
             too_large: Arc::default(),
         };
         if let Err(refusal) = self.check(&request) {
-            return (admitted, Err(refusal));
+            return (admitted, Err(Refused { refusal, request }));
         }
         self.rewrite(&mut request, &admitted, peer);
         let request = self.limit(request, &admitted);

@@ -15,7 +15,7 @@ use orchestra_mesh::route::{PathPattern, Route};
 use orchestra_mesh::split::Split;
 use orchestra_mesh::{Body, Client, Event, Gateway, Policy, Ratio, breaker, connect, retry};
 use orchestra_testkit::{Faults, Proxy};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
 use crate::client::{Witness, recorder};
@@ -229,7 +229,7 @@ async fn an_upstream_that_breaks_the_connection_is_a_bad_gateway() -> Checked {
         .build()?;
     let breaking = async {
         let (mut stream, _) = listener.accept().await?;
-        tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 16]).await
+        stream.read(&mut [0; 16]).await
     };
     let request = Request::post("http://shop.example/").body(Body::empty())?;
     let (read, response) = tokio::join!(breaking, ask(&gateway, request));
@@ -274,6 +274,34 @@ async fn a_length_beyond_the_limit_is_refused_before_anybody_is_asked() -> Check
     assert_eq!(answer, expected(413, None, "body_too_large"));
     let answer = refusal(ask(&gateway, send(100)?).await?).await?;
     assert_eq!(answer, expected(503, Some("1"), "unreachable"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_peer_that_writes_it_all_before_it_reads_hears_that_it_was_too_much() -> Checked {
+    let dead = Endpoint::Tcp(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?);
+    let gateway = Gateway::builder()
+        .route(Route::to("all", "cart".parse()?))
+        .client(Client::builder("cart".parse()?, round_robin(&[dead])?).build()?)
+        .limits(Limits::default().body(100))
+        .build()?
+        .serve([any_port()])
+        .await?;
+    let Endpoint::Tcp(address) = first(&gateway) else {
+        return Err("not TCP".into());
+    };
+    for _ in 0..10 {
+        let mut peer = tokio::net::TcpStream::connect(address).await?;
+        let length = 4 << 20;
+        let head = format!("POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: {length}\r\n\r\n");
+        peer.write_all(head.as_bytes()).await?;
+        // More than the kernel buffers: this ends only if somebody reads.
+        peer.write_all(&vec![b'x'; length]).await?;
+        let mut answer = [0; 12];
+        peer.read_exact(&mut answer).await?;
+        assert_eq!(answer, *b"HTTP/1.1 413");
+    }
+    gateway.shutdown(GRACE).await;
     Ok(())
 }
 
