@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use orchestra::core::{InstanceId, ServiceName};
+use orchestra::discovery::Resolver;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::Instant;
 
@@ -18,6 +19,9 @@ pub struct Repair {
     pub instance: InstanceId,
     pub took: Duration,
 }
+
+/// How long a strike or a repair may take.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Strikes at a fifth, two fifths and three fifths of the orders.
 pub async fn strike(
@@ -60,16 +64,14 @@ async fn hit(
         .instances
         .iter()
         .filter_map(|seat| Some((seat.id.clone()?, seat.pid?)));
-    let (instance, pid) = rng
-        .choice(seats.collect::<Vec<_>>())
-        .context("no instance runs")?;
-    let pid = Pid::from_raw(i32::try_from(pid)?).context("the process id is zero")?;
-    let begin = Instant::now();
-    kill_process_group(pid, signal)?;
-    let ready = tokio::time::timeout(
-        Duration::from_secs(30),
-        platform.watched.replaced(&instance),
-    );
+    let mut seats: Vec<_> = seats.collect();
+    rng.shuffle(&mut seats);
+    let resolver = platform.orchestra.resolver(service.as_str())?;
+    let struck = tokio::time::timeout(LONGEST, strike_busy(&resolver, &seats, signal));
+    let (instance, begin) = struck
+        .await
+        .with_context(|| format!("{service} has nothing to do"))??;
+    let ready = tokio::time::timeout(LONGEST, platform.watched.replaced(&instance));
     let ready = ready
         .await
         .with_context(|| format!("{instance} was not replaced"))?;
@@ -79,4 +81,31 @@ async fn hit(
         instance,
         took,
     })
+}
+
+/// Strikes an instance while it has a call in hand: who called it will not know what became of the call.
+async fn strike_busy(
+    resolver: &Resolver,
+    seats: &[(InstanceId, u32)],
+    signal: Signal,
+) -> anyhow::Result<(InstanceId, Instant)> {
+    let is_busy =
+        |instance: &InstanceId| resolver.in_flight(instance).is_some_and(|calls| calls > 0);
+    loop {
+        for (instance, pid) in seats.iter().filter(|(instance, _)| is_busy(instance)) {
+            let pid = Pid::from_raw(i32::try_from(*pid)?).context("the process id is zero")?;
+            let begin = Instant::now();
+            kill_process_group(pid, signal)?;
+            if signal != Signal::STOP {
+                return Ok((instance.clone(), begin));
+            }
+            // A frozen process finishes nothing: what is in hand now stays in hand.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if is_busy(instance) {
+                return Ok((instance.clone(), begin));
+            }
+            kill_process_group(pid, Signal::CONT)?;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }

@@ -275,7 +275,7 @@ async fn count(
             "{} of {} to its replacement serving",
             repair.what, repair.instance
         );
-        report.note(&what, format!("{:.0?}", repair.took));
+        report.note(&what, format!("{:.1?}", repair.took));
     }
     for (what, driven) in [("while it was repaired", paced), ("in a rush", rushed)] {
         let figures = format!(
