@@ -267,8 +267,14 @@ async fn impossible_specs_are_refused_and_leave_no_record() {
 
 #[test]
 fn children_do_not_outlive_the_tokio_runtime_they_were_started_on() {
+    // On one thread what follows the child has often not begun when the runtime ends.
+    dies_with(tokio::runtime::Builder::new_current_thread());
+    dies_with(tokio::runtime::Builder::new_multi_thread());
+}
+
+fn dies_with(mut tokio: tokio::runtime::Builder) {
     let directory = tempfile::tempdir().unwrap();
-    let tokio = tokio::runtime::Runtime::new().unwrap();
+    let tokio = tokio.enable_all().build().unwrap();
     let (runtime, pid) = tokio.block_on(async {
         let runtime = ProcessRuntime::open(directory.path()).await.unwrap();
         let child = runtime.start(shell("a", "exec sleep 300")).await.unwrap();

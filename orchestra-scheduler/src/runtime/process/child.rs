@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::Inner;
 use super::cgroup::Leaf;
@@ -33,6 +33,17 @@ pub(super) struct Born {
     pub(super) err: OwnedFd,
     pub(super) leaf: Leaf,
     pub(super) record: PathBuf,
+    pub(super) last: Last,
+}
+
+/// Kills the group when it is dropped: whoever holds it may be dropped with its tokio runtime at any
+/// moment, also before it was polled once.
+pub(super) struct Last(Arc<Group>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.signal(Signal::KILL);
+    }
 }
 
 /// Starts a child. On failure nothing of it is left, neither process, record nor cgroup.
@@ -167,9 +178,11 @@ struct Settled {
 
 impl Settled {
     fn into_born(self, child: Child) -> Born {
+        let group = Arc::new(Group::new(self.pid));
         Born {
             child,
-            group: Arc::new(Group::new(self.pid)),
+            last: Last(Arc::clone(&group)),
+            group,
             pidfd: self.pidfd,
             lifeline: self.lifeline,
             out: self.out,

@@ -68,15 +68,6 @@ struct Vigil {
     output: Arc<Mutex<Ring>>,
 }
 
-/// Kills the group if the task is dropped with its tokio runtime.
-struct Last(Arc<Group>);
-
-impl Drop for Last {
-    fn drop(&mut self) {
-        self.0.signal(Signal::KILL);
-    }
-}
-
 impl Vigil {
     async fn keep(self, exit: watch::Sender<Option<Exit>>) {
         let Self {
@@ -94,8 +85,8 @@ impl Vigil {
             err,
             leaf,
             record,
+            last: _last,
         } = born;
-        let _last = Last(Arc::clone(&group));
         let mut streams = JoinSet::new();
         for (stream, pipe) in [(Stream::Out, out), (Stream::Err, err)] {
             let sink = Sink {
