@@ -267,7 +267,7 @@ async fn impossible_specs_are_refused_and_leave_no_record() {
 
 #[test]
 fn children_do_not_outlive_the_tokio_runtime_they_were_started_on() {
-    // On one thread what follows the child has often not begun when the runtime ends.
+    // What is to follow the child may not have begun when the runtime ends.
     dies_with(tokio::runtime::Builder::new_current_thread());
     dies_with(tokio::runtime::Builder::new_multi_thread());
 }
