@@ -12,6 +12,7 @@ use orchestra::saga::step::{Caller, StepOutcome, StepRequest};
 use orchestra::saga::{Definition, Event, MemoryStore, Retry, SagaId, Start, Status, StepCall};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{Answer, known, register, server, status};
 
@@ -227,4 +228,44 @@ async fn requests_are_sent_by_the_caller_that_was_given() {
     let view = orchestra.sagas().unwrap().status(id).await.unwrap();
     let answer = json!({ "by": "own", "path": "/charge/o-7" });
     assert_eq!(view.output("charge"), Some(&answer));
+}
+
+/// Takes each action and hangs up without an answer; answers compensations.
+async fn hangs_up(listener: tokio::net::TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut request = Vec::new();
+        while !request.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+            if stream.read_buf(&mut request).await.unwrap() == 0 {
+                break;
+            }
+        }
+        if !String::from_utf8_lossy(&request).contains("x-saga-op: action") {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_after_the_request_leaves_the_outcome_unknown() {
+    let orchestra = platform(charge(1)).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap().into();
+    let mut server = tokio::task::JoinSet::new();
+    server.spawn(hangs_up(listener));
+    let _lease = register(&orchestra, "payment", "payment-1", endpoint).await;
+    known(&orchestra, "payment", 1).await;
+
+    let (id, end) = run(&orchestra, None).await;
+    assert_eq!(end, Status::Compensated);
+    let events = names(&orchestra, id).await;
+    let count = |wanted: &str| events.iter().filter(|name| **name == wanted).count();
+    assert_eq!(count("step_unknown"), 2, "{events:?}");
+    assert_eq!(
+        count("compensation_completed"),
+        1,
+        "it may have had its effect: {events:?}"
+    );
+    orchestra.shutdown(Duration::from_secs(5)).await.unwrap();
+    server.shutdown().await;
 }
