@@ -89,11 +89,13 @@ async fn a_lapsed_lease_fences_and_the_replacement_waits_for_the_end() {
     let first = world.ready().await;
     let begin = tokio::time::Instant::now();
     let handle = world.orchestra.scheduler().unwrap();
-    handle
-        .until(|status| {
-            status.instances().all(|(id, _)| *id != first) && status.ready(&cart()) == 1
-        })
+    let replaced = handle.until(|status| {
+        status.instances().all(|(id, _)| *id != first) && status.ready(&cart()) == 1
+    });
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, replaced)
         .await
+        .unwrap()
         .unwrap();
     assert!(begin.elapsed() >= TTL + SLOW_DEATH, "{:?}", begin.elapsed());
     assert_ne!(world.ready().await, first);
