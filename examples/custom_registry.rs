@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestra::Orchestra;
-use orchestra::core::Endpoint;
+use orchestra::core::{Endpoint, InstanceId, ServiceName};
 use orchestra::discovery::{
-    Capabilities, Error, ErrorKind, Lease, MemoryRegistry, Registration, Registry, Result,
-    Revision, Scope, Snapshot, Source, Status, Watch,
+    Capabilities, Error, ErrorKind, Lease, MemoryRegistry, Override, Registration, Registry,
+    Result, Revision, Scope, Snapshot, Source, Status, Watch,
 };
 
 /// Lists loopback addresses and Unix sockets alone.
@@ -63,6 +63,15 @@ impl<R: Registry> Registry for LoopbackOnly<R> {
 
     async fn deregister(&self, lease: &Lease) -> Result<()> {
         self.0.deregister(lease).await
+    }
+
+    async fn set_override(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<()> {
+        self.0.set_override(service, id, forced).await
     }
 }
 

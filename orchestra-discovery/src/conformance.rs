@@ -286,6 +286,9 @@ list! {
     lease::ids_belong_to_their_service
     lease::revisions_rise
     lease::all_services_are_covered
+    lease::override_is_listed
+    watch::override_outlives_the_registration
+    watch::watch_tells_overrides
     watch::renewal_is_silent
     watch::watch_begins_at_its_revision
     watch::watch_resumes_where_another_ended

@@ -27,6 +27,8 @@ pub enum Event {
     },
     /// A registry changed the status of an instance.
     StatusChanged(Arc<Instance>),
+    /// An operator's decision about an instance was set or taken back.
+    Overridden(Arc<Instance>),
     /// A registry lists an instance no longer: deregistered, expired or replaced.
     Removed(Removal),
     /// A heartbeat holds a lease.

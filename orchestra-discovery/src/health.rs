@@ -24,6 +24,8 @@ pub enum Health {
     Unchecked,
     /// Its checks pass.
     Healthy,
+    /// Its checks pass with a reservation: calls only when too few are healthy.
+    Degraded,
     /// Its checks fail: no calls.
     Unhealthy,
 }
@@ -34,6 +36,8 @@ pub enum Health {
 pub enum Verdict {
     /// The instance is well.
     Pass,
+    /// It answers, and asks to be spared if possible, for this reason.
+    Degraded(String),
     /// It is not, for this reason.
     Fail(String),
 }
@@ -137,6 +141,7 @@ impl Tally {
     pub fn observe(&mut self, thresholds: Thresholds, verdict: &Verdict) -> Option<Health> {
         let (said, threshold) = match verdict {
             Verdict::Pass => (Health::Healthy, thresholds.rise),
+            Verdict::Degraded(_) => (Health::Degraded, thresholds.rise),
             Verdict::Fail(_) => (Health::Unhealthy, thresholds.fall),
         };
         if self.health == said {

@@ -1,6 +1,7 @@
 //! An instance of a service, and what is asked for when one is registered.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestra_core::{Endpoint, InstanceId, Labels, Locality, ServiceName};
@@ -52,6 +53,48 @@ pub enum Status {
     Draining,
 }
 
+/// What an operator decided about an instance, above what it says and what checks find.
+///
+/// It belongs to the id: it survives renewals, restarts and lapses until it is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Override {
+    /// It takes no calls, however well it is.
+    OutOfService,
+    /// It takes calls whatever health checks and outlier detection say. Draining and weight zero still hold.
+    ForcedHealthy,
+}
+
+/// Where the health of an instance is asked, as far as it may say so itself: never on another host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
+#[non_exhaustive]
+pub struct ProbeTarget {
+    /// The path of an HTTP probe, the service name of a gRPC probe; the checker's own when absent.
+    pub path: Option<Arc<str>>,
+    /// The port; that of the endpoint when absent.
+    pub port: Option<u16>,
+}
+
+impl ProbeTarget {
+    /// Asks at this path.
+    #[must_use]
+    pub fn path(mut self, path: impl Into<Arc<str>>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// Asks at this port.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+}
+
 /// One running copy of a service.
 ///
 /// ```
@@ -81,12 +124,27 @@ pub struct Instance {
     pub endpoint: Endpoint,
     /// Its share of the calls relative to the others; 0 takes none.
     pub weight: u32,
+    /// Its tier: those of a greater number are called when too few of the smaller ones are well.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub priority: u32,
     /// What it says of itself.
     pub status: Status,
+    /// What an operator decided about it.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none")
+    )]
+    pub forced: Option<Override>,
     /// Where it runs.
     pub locality: Locality,
     /// What else is known of it.
     pub labels: Labels,
+    /// Where its health is asked; boxed, as most do not say.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none")
+    )]
+    pub probe: Option<Arc<ProbeTarget>>,
 }
 
 impl Instance {
@@ -103,15 +161,20 @@ impl Instance {
             incarnation,
             endpoint,
             weight: 1,
+            priority: 0,
             status: Status::Ready,
+            forced: None,
             locality: Locality::default(),
             labels: Labels::new(),
+            probe: None,
         }
     }
 
-    /// Whether it is to be given new calls, as far as it says itself.
+    /// Whether it is to be given new calls, as far as it and its operator say.
     pub fn takes_calls(&self) -> bool {
-        self.status == Status::Ready && self.weight > 0
+        self.status == Status::Ready
+            && self.weight > 0
+            && self.forced != Some(Override::OutOfService)
     }
 }
 
@@ -147,6 +210,9 @@ pub struct Registration {
     /// Its share of the calls relative to the others; 0 takes none.
     #[cfg_attr(feature = "serde", serde(default = "one"))]
     pub weight: u32,
+    /// Its tier: those of a greater number are called when too few of the smaller ones are well.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub priority: u32,
     /// What it says of itself.
     #[cfg_attr(feature = "serde", serde(default))]
     pub status: Status,
@@ -156,6 +222,9 @@ pub struct Registration {
     /// What else is known of it.
     #[cfg_attr(feature = "serde", serde(default))]
     pub labels: Labels,
+    /// Where its health is asked.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub probe: ProbeTarget,
 }
 
 impl Registration {
@@ -167,10 +236,26 @@ impl Registration {
             endpoint,
             ttl,
             weight: 1,
+            priority: 0,
             status: Status::Ready,
             locality: Locality::default(),
             labels: Labels::new(),
+            probe: ProbeTarget::default(),
         }
+    }
+
+    /// In this tier.
+    #[must_use]
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// With its health asked here.
+    #[must_use]
+    pub fn probe(mut self, probe: ProbeTarget) -> Self {
+        self.probe = probe;
+        self
     }
 
     /// With this weight.
@@ -209,9 +294,12 @@ impl Registration {
             incarnation,
             endpoint: self.endpoint.clone(),
             weight: self.weight,
+            priority: self.priority,
             status: self.status,
+            forced: None,
             locality: self.locality.clone(),
             labels: self.labels.clone(),
+            probe: (self.probe != ProbeTarget::default()).then(|| Arc::new(self.probe.clone())),
         }
     }
 }

@@ -33,7 +33,7 @@ pub use gate::{Gate, GateToken, Gates, Refusal};
 pub use health::http::HttpProbe;
 pub use health::{Health, HealthCheck, Probe, Verdict};
 pub use heartbeat::Heartbeat;
-pub use instance::{Incarnation, Instance, Registration, Status};
+pub use instance::{Incarnation, Instance, Override, ProbeTarget, Registration, Status};
 #[cfg(feature = "http")]
 pub use registry::http::HttpRegistry;
 pub use registry::memory::MemoryRegistry;

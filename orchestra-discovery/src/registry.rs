@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use orchestra_core::{InstanceId, ServiceName};
 
 use crate::error::Result;
-use crate::instance::{Incarnation, Registration, Status};
+use crate::instance::{Incarnation, Override, Registration, Status};
 use crate::source::Source;
 
 /// The right to be listed under an id until the ttl has passed since the last renewal.
@@ -69,7 +69,9 @@ impl Lease {
 ///    giving back a lease that is gone succeeds and does nothing.
 /// 6. `set_status` keeps incarnation and lease.
 /// 7. A ttl of zero is [`Invalid`](crate::ErrorKind::Invalid).
-/// 8. A dropped future may or may not have had its effect; each call may simply be repeated.
+/// 8. `set_override` shows in every snapshot and watch from then on, on the present and on every later
+///    registration of the id, until it is set to `None`; the id need not be registered. It touches no lease.
+/// 9. A dropped future may or may not have had its effect; each call may simply be repeated.
 ///
 /// ```
 /// use std::time::Duration;
@@ -101,6 +103,14 @@ pub trait Registry: Source {
 
     /// Gives a lease back.
     async fn deregister(&self, lease: &Lease) -> Result<()>;
+
+    /// Sets or takes back what an operator decided about an id.
+    async fn set_override(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<()>;
 }
 
 macro_rules! forward {
@@ -121,6 +131,15 @@ macro_rules! forward {
 
             async fn deregister(&self, lease: &Lease) -> Result<()> {
                 (**self).deregister(lease).await
+            }
+
+            async fn set_override(
+                &self,
+                service: &ServiceName,
+                id: &InstanceId,
+                forced: Option<Override>,
+            ) -> Result<()> {
+                (**self).set_override(service, id, forced).await
             }
         }
     )+};

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orchestra_core::Labels;
+use orchestra_core::{InstanceId, Labels, ServiceName};
 use parking_lot::Mutex;
 
 use self::stream::SabotagedWatch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::{Incarnation, Instance, Registration, Status};
+use crate::instance::{Incarnation, Instance, Override, Registration, Status};
 use crate::registry::{Lease, Registry};
 use crate::source::{Capabilities, Revision, Scope, Snapshot, Source, Watch, WatchEvent};
 
@@ -80,6 +80,12 @@ sabotages! {
     FreezesRevisions breaks revisions_rise,
     /// Says that there is nothing when asked for all services.
     HidesAllServices breaks all_services_are_covered,
+    /// Lists no overrides.
+    HidesOverrides breaks override_is_listed,
+    /// Lists a new registration without the override of its id.
+    ForgetsOverrides breaks override_outlives_the_registration,
+    /// Does not deliver overrides.
+    LosesOverrides breaks watch_tells_overrides,
     /// Tells watches of renewals.
     TellsRenewals breaks renewal_is_silent,
     /// Begins every watch now.
@@ -236,6 +242,9 @@ impl Source for Saboteur {
             Sabotage::ListsTheLapsed => instances.extend(self.with_state(State::Held)),
             Sabotage::ListsTheDeregistered => instances.extend(self.with_state(State::GivenBack)),
             Sabotage::HidesAllServices if *scope == Scope::All => instances.clear(),
+            Sabotage::HidesOverrides => {
+                instances = instances.iter().map(stream::without_override).collect();
+            }
             Sabotage::FreezesRevisions => revision = *self.first.lock().get_or_insert(revision),
             Sabotage::LowersIncarnations => {
                 instances = instances.iter().map(stream::turned_instance).collect();
@@ -277,6 +286,10 @@ impl Registry for Saboteur {
             Sabotage::DropsLabels => registration.labels = Labels::new(),
             Sabotage::GrantsZeroTtl if registration.ttl.is_zero() => {
                 registration.ttl = Duration::from_secs(3_600);
+            }
+            Sabotage::ForgetsOverrides => {
+                let Registration { service, id, .. } = &registration;
+                self.inner.set_override(service, id, None).await?;
             }
             Sabotage::MixesServices => {
                 for lease in self.namesakes(&registration) {
@@ -338,5 +351,14 @@ impl Registry for Saboteur {
         }
         self.give_back(lease);
         self.inner.deregister(&self.inside(lease)).await
+    }
+
+    async fn set_override(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<()> {
+        self.inner.set_override(service, id, forced).await
     }
 }

@@ -4,7 +4,7 @@ use orchestra_core::{Labels, Locality};
 
 use super::{Subject, Verdict, expect, name, own, refused};
 use crate::error::ErrorKind;
-use crate::instance::Status;
+use crate::instance::{Override, ProbeTarget, Status};
 use crate::source::Scope;
 
 pub(super) async fn registered_instance_is_listed(subject: &Subject) -> Verdict {
@@ -12,6 +12,8 @@ pub(super) async fn registered_instance_is_listed(subject: &Subject) -> Verdict 
     let asked = subject
         .asked("full")?
         .weight(7)
+        .priority(1)
+        .probe(ProbeTarget::default().path("/up").port(81))
         .status(Status::Starting)
         .locality(Locality::new("eu").zone("a"))
         .labels(labels);
@@ -119,6 +121,25 @@ pub(super) async fn renewal_extends_the_lease(subject: &Subject) -> Verdict {
     expect(listed == [lease.incarnation], || {
         format!("{listed:?} after two ttls of renewals")
     })
+}
+
+pub(super) async fn override_is_listed(subject: &Subject) -> Verdict {
+    let lease = subject.register("i").await?;
+    let (service, id) = (&lease.service, &lease.id);
+    let overrides = [
+        Some(Override::OutOfService),
+        Some(Override::ForcedHealthy),
+        None,
+    ];
+    for forced in overrides {
+        subject.registry.set_override(service, id, forced).await?;
+        let snapshot = subject.snapshot().await?;
+        let listed: Vec<_> = snapshot.instances().iter().map(|it| it.forced).collect();
+        expect(listed == [forced], || {
+            format!("{listed:?} after an override of {forced:?}")
+        })?;
+    }
+    Ok(subject.registry.renew(&lease).await?)
 }
 
 pub(super) async fn deregistered_instance_is_gone_at_once(subject: &Subject) -> Verdict {

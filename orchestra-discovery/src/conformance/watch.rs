@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Subject, Verdict, broken, expect};
-use crate::instance::Incarnation;
+use crate::instance::{Incarnation, Override};
 use crate::source::{Change, RemovalReason, Revision, Watch, WatchEvent};
 
 /// The incarnations that came, in order.
@@ -129,6 +129,39 @@ pub(super) async fn watch_tells_replacement(subject: &Subject) -> Verdict {
     let replaced = [(ghost.incarnation, RemovalReason::Replaced)];
     let told = went(&changes) == replaced && came(&changes) == [heir.incarnation];
     expect(told, || format!("{changes:?} came"))
+}
+
+pub(super) async fn watch_tells_overrides(subject: &Subject) -> Verdict {
+    let mut watch = subject.watch_from_now().await?;
+    let lease = subject.register("i").await?;
+    subject.changes(&mut watch, 1).await?;
+    let forced = Some(Override::OutOfService);
+    let registry = &subject.registry;
+    registry
+        .set_override(&lease.service, &lease.id, forced)
+        .await?;
+    let changes = subject.changes(&mut watch, 1).await?;
+    let told = matches!(&*changes, [Change::Upserted(instance)]
+        if instance.forced == forced && instance.incarnation == lease.incarnation);
+    expect(told, || format!("{changes:?} came after an override"))
+}
+
+pub(super) async fn override_outlives_the_registration(subject: &Subject) -> Verdict {
+    let asked = subject.asked("i")?;
+    let forced = Some(Override::ForcedHealthy);
+    let registry = &subject.registry;
+    registry
+        .set_override(&asked.service, &asked.id, forced)
+        .await?;
+    for _ in 0..2 {
+        let mut watch = subject.watch_from_now().await?;
+        let lease = subject.register("i").await?;
+        let changes = subject.changes(&mut watch, 1).await?;
+        let told = matches!(&*changes, [Change::Upserted(instance)] if instance.forced == forced);
+        expect(told, || format!("{changes:?} came of an overridden id"))?;
+        registry.deregister(&lease).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn watch_keeps_to_its_scope(subject: &Subject) -> Verdict {

@@ -193,7 +193,7 @@ impl Driver {
         if self.resolver.set_health(id, *incarnation, health) {
             let reason = match verdict {
                 Verdict::Pass => "",
-                Verdict::Fail(reason) => reason,
+                Verdict::Fail(reason) | Verdict::Degraded(reason) => reason,
             };
             self.config.events.emit(&Event::HealthChanged {
                 service: service.clone(),

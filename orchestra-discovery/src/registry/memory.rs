@@ -4,7 +4,7 @@
 //! waiting watch wakes at the next deadline. So a lapsed instance is never seen, no task runs, and with no
 //! caller and no watch an [`Event::Removed`] waits for the next call.
 //!
-//! Bounds: the number of instances, the text of each (labels and locality: 4 KiB), the changes remembered, and
+//! Bounds: the number of instances, of overrides (as many), the text of each (labels and locality: 4 KiB), the changes remembered, and
 //! the ttl.
 //!
 //! Revisions start at the wall clock (milliseconds, shifted left by 20) unless told otherwise: a registry
@@ -18,7 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orchestra_core::{Clock, Listener, Monotonic, SystemWallClock, TokioClock, WallClock};
+use orchestra_core::{
+    Clock, InstanceId, Listener, Monotonic, ServiceName, SystemWallClock, TokioClock, WallClock,
+};
 use parking_lot::Mutex;
 
 use self::table::Table;
@@ -26,7 +28,7 @@ use self::watch::MemoryWatch;
 use super::{Lease, Registry};
 use crate::error::Result;
 use crate::event::{Event, Events};
-use crate::instance::{Registration, Status};
+use crate::instance::{Override, Registration, Status};
 use crate::source::{Capabilities, Revision, Scope, Snapshot, Source, Watch};
 
 /// The bounds of a [`MemoryRegistry`] and what it is connected to.
@@ -185,5 +187,15 @@ impl Registry for MemoryRegistry {
     async fn deregister(&self, lease: &Lease) -> Result<()> {
         self.0.act(|table, _| table.deregister(lease));
         Ok(())
+    }
+
+    async fn set_override(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<()> {
+        self.0
+            .act(|table, _| table.set_override(service, id, forced))
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,6 +19,12 @@ pub(super) fn turned_instance(instance: &Arc<Instance>) -> Arc<Instance> {
     Arc::new(instance)
 }
 
+pub(super) fn without_override(instance: &Arc<Instance>) -> Arc<Instance> {
+    let mut instance = Instance::clone(instance);
+    instance.forced = None;
+    Arc::new(instance)
+}
+
 pub(super) struct SabotagedWatch {
     inner: Watch,
     /// A watch from the present, for those who skip what they should not.
@@ -26,6 +33,7 @@ pub(super) struct SabotagedWatch {
     began: Revision,
     is_past: bool,
     repeat: Option<WatchEvent>,
+    told: BTreeSet<Incarnation>,
 }
 
 impl SabotagedWatch {
@@ -43,11 +51,12 @@ impl SabotagedWatch {
             began,
             is_past,
             repeat: None,
+            told: BTreeSet::new(),
         }
     }
 
     /// What this fault makes of the changes; `None` if nothing is left of them.
-    fn spoil(&self, revision: Revision, mut changes: Vec<Change>) -> Option<WatchEvent> {
+    fn spoil(&mut self, revision: Revision, mut changes: Vec<Change>) -> Option<WatchEvent> {
         let lost = match self.sabotage {
             Sabotage::LosesDeregistrations => Some(RemovalReason::Deregistered),
             Sabotage::LosesExpiries => Some(RemovalReason::Expired),
@@ -56,7 +65,10 @@ impl SabotagedWatch {
         };
         changes.retain(|change| match change {
             Change::Removed(removal) => Some(removal.reason) != lost,
-            Change::Upserted(_) => true,
+            Change::Upserted(instance) => {
+                let is_new = self.told.insert(instance.incarnation);
+                is_new || instance.forced.is_none() || self.sabotage != Sabotage::LosesOverrides
+            }
         });
         match self.sabotage {
             Sabotage::ReversesChanges => changes.reverse(),

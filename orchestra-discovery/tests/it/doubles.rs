@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use orchestra_core::{InstanceId, ServiceName};
 use orchestra_discovery::{
-    Capabilities, Error, ErrorKind, Event, Lease, MemoryRegistry, Registration, Registry, Revision,
-    Scope, Snapshot, Source, Status, Watch,
+    Capabilities, Error, ErrorKind, Event, Lease, MemoryRegistry, Override, Registration, Registry,
+    Revision, Scope, Snapshot, Source, Status, Watch,
 };
 use parking_lot::Mutex;
 
@@ -77,6 +78,16 @@ impl Registry for Flaky {
         self.reachable()?;
         self.inner.deregister(lease).await
     }
+
+    async fn set_override(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<(), Error> {
+        self.reachable()?;
+        self.inner.set_override(service, id, forced).await
+    }
 }
 
 /// Has no room for new registrations while told so.
@@ -117,6 +128,15 @@ impl Registry for Unwilling {
 
     async fn deregister(&self, lease: &Lease) -> Result<(), Error> {
         self.0.deregister(lease).await
+    }
+
+    async fn set_override(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<(), Error> {
+        self.0.set_override(service, id, forced).await
     }
 }
 
@@ -169,6 +189,15 @@ impl Registry for Overtaken {
 
     async fn deregister(&self, lease: &Lease) -> Result<(), Error> {
         self.inner.deregister(lease).await
+    }
+
+    async fn set_override(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<(), Error> {
+        self.inner.set_override(service, id, forced).await
     }
 }
 

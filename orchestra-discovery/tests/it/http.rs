@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use orchestra_core::Endpoint;
+use orchestra_core::{Endpoint, InstanceId, ServiceName};
 use orchestra_discovery::registry::http::{BearerToken, router};
 use orchestra_discovery::registry::memory::Config;
 use orchestra_discovery::{
     Capabilities, Error, ErrorKind, Follow, Heartbeat, HttpProbe, HttpRegistry, Lease,
-    MemoryRegistry, Probe, Registration, Registry, Resolver, Result, Revision, Scope, Snapshot,
-    Source, Status, Verdict, Watch, WatchEvent, follow, heartbeat, resolver,
+    MemoryRegistry, Override, Probe, Registration, Registry, Resolver, Result, Revision, Scope,
+    Snapshot, Source, Status, Verdict, Watch, WatchEvent, follow, heartbeat, resolver,
 };
 use orchestra_testkit::{Faults, Proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -131,6 +131,15 @@ impl Registry for Refusing {
     }
 
     async fn deregister(&self, _: &Lease) -> Result<()> {
+        Err(self.error())
+    }
+
+    async fn set_override(
+        &self,
+        _: &ServiceName,
+        _: &InstanceId,
+        _: Option<Override>,
+    ) -> Result<()> {
         Err(self.error())
     }
 }

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use orchestra::Orchestra;
 use orchestra::core::{InstanceId, NodeId, ServiceName};
 use orchestra::discovery::{
-    Capabilities, Error, ErrorKind, Lease, MemoryRegistry, Registration, Registry, Result,
-    Revision, Scope, Snapshot, Source, Status, Watch, WatchEvent, WatchStream,
+    Capabilities, Error, ErrorKind, Lease, MemoryRegistry, Override, Registration, Registry,
+    Result, Revision, Scope, Snapshot, Source, Status, Watch, WatchEvent, WatchStream,
 };
 use orchestra::scheduler::runtime::memory::{Behavior, MemoryRuntime};
 use orchestra::scheduler::{Command, Node, Resources, Template, Workload};
@@ -218,6 +218,15 @@ impl Registry for Away {
     async fn deregister(&self, lease: &Lease) -> Result<()> {
         self.registry.deregister(lease).await
     }
+
+    async fn set_override(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<()> {
+        self.registry.set_override(service, id, forced).await
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,6 +316,15 @@ impl Registry for Forgetful {
 
     async fn deregister(&self, lease: &Lease) -> Result<()> {
         self.now().deregister(lease).await
+    }
+
+    async fn set_override(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<()> {
+        self.now().set_override(service, id, forced).await
     }
 }
 

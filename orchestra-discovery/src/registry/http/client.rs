@@ -8,15 +8,15 @@ use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use orchestra_core::Endpoint;
+use orchestra_core::{Endpoint, InstanceId, ServiceName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::BearerToken;
-use super::wire::{self, Failure, Polled, StatusChange};
+use super::wire::{self, Failure, OverrideChange, Polled, StatusChange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::{Body, exchange};
-use crate::instance::{Registration, Status};
+use crate::instance::{Override, Registration, Status};
 use crate::registry::{Lease, Registry};
 use crate::source::{
     Capabilities, Revision, Scope, Snapshot, Source, Watch, WatchEvent, WatchStream,
@@ -196,6 +196,20 @@ impl Registry for HttpRegistry {
 
     async fn deregister(&self, lease: &Lease) -> Result<()> {
         self.0.post(wire::DEREGISTER, lease).await.map(drop)
+    }
+
+    async fn set_override(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<()> {
+        let change = OverrideChange {
+            service: service.clone(),
+            id: id.clone(),
+            forced,
+        };
+        self.0.post(wire::OVERRIDE, &change).await.map(drop)
     }
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::BearerToken;
-use super::wire::{self, Failure, Polled, SnapshotQuery, StatusChange, WatchQuery};
+use super::wire::{self, Failure, OverrideChange, Polled, SnapshotQuery, StatusChange, WatchQuery};
 use crate::error::{Error, ErrorKind};
 use crate::instance::Registration;
 use crate::registry::{Lease, Registry};
@@ -50,6 +50,7 @@ pub fn router(registry: Arc<dyn Registry>, token: Option<BearerToken>) -> Router
         .route(wire::RENEW, post(renew))
         .route(wire::STATUS, post(set_status))
         .route(wire::DEREGISTER, post(deregister))
+        .route(wire::OVERRIDE, post(set_override))
         .route(wire::SNAPSHOT, get(snapshot))
         .route(wire::WATCH, get(watch))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
@@ -147,6 +148,17 @@ async fn set_status(State(registry): Shared, body: Bytes) -> Answer {
 async fn deregister(State(registry): Shared, body: Bytes) -> Answer {
     let lease: Lease = parse(&body)?;
     registry.deregister(&lease).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn set_override(State(registry): Shared, body: Bytes) -> Answer {
+    let change: OverrideChange = parse(&body)?;
+    let OverrideChange {
+        service,
+        id,
+        forced,
+    } = change;
+    registry.set_override(&service, &id, forced).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

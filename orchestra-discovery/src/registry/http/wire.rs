@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use orchestra_core::ServiceName;
+use orchestra_core::{InstanceId, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
-use crate::instance::Status;
+use crate::instance::{Override, Status};
 use crate::registry::Lease;
 use crate::source::{Change, Revision, Scope, WatchEvent};
 
@@ -15,6 +15,7 @@ pub(super) const REGISTER: &str = "/v1/register";
 pub(super) const RENEW: &str = "/v1/renew";
 pub(super) const STATUS: &str = "/v1/status";
 pub(super) const DEREGISTER: &str = "/v1/deregister";
+pub(super) const OVERRIDE: &str = "/v1/override";
 pub(super) const SNAPSHOT: &str = "/v1/snapshot";
 pub(super) const WATCH: &str = "/v1/watch";
 
@@ -22,6 +23,13 @@ pub(super) const WATCH: &str = "/v1/watch";
 pub(super) struct StatusChange {
     pub(super) lease: Lease,
     pub(super) status: Status,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct OverrideChange {
+    pub(super) service: ServiceName,
+    pub(super) id: InstanceId,
+    pub(super) forced: Option<Override>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,13 +9,13 @@ use orchestra_core::{InstanceId, Monotonic, ServiceName};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::instance::{Incarnation, Instance, Registration, Status};
+use crate::instance::{Incarnation, Instance, Override, Registration, Status};
 use crate::registry::Lease;
 use crate::source::{Change, Removal, RemovalReason, Revision, Scope, Snapshot};
 
 /// The most changes that a watch is given at once, so that a page stays small on the wire.
 const PAGE: usize = 256;
-/// The longest text of labels and locality together, so that the number of instances bounds the memory.
+/// The longest text of labels, locality and probe together, so that the number of instances bounds the memory.
 const MAX_TEXT: usize = 4 * 1024;
 
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub(super) struct Table {
     /// The last acts; the last one has `revision`, and revisions have no gaps.
     log: VecDeque<Act>,
     revision: u64,
+    /// What operators decided, by id, whether it is held or not.
+    overrides: BTreeMap<Key, Override>,
     events: Vec<Event>,
 }
 
@@ -73,6 +75,7 @@ impl Table {
             deadlines: BTreeSet::new(),
             log: VecDeque::new(),
             revision: start.as_u64(),
+            overrides: BTreeMap::new(),
             events: Vec::new(),
         }
     }
@@ -107,7 +110,10 @@ impl Table {
         self.check(asked)?;
         let replaced = self.take(&asked.service, &asked.id);
         let incarnation = Incarnation::new(self.revision.saturating_add(1));
-        let instance = Arc::new(asked.instance(incarnation));
+        let mut instance = asked.instance(incarnation);
+        let key = (asked.service.clone(), asked.id.clone());
+        instance.forced = self.overrides.get(&key).copied();
+        let instance = Arc::new(instance);
         let mut changes = Vec::with_capacity(2);
         if let Some(ghost) = replaced {
             let removal = removal(&ghost.instance, RemovalReason::Replaced);
@@ -137,10 +143,11 @@ impl Table {
             );
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        let text = asked.labels.to_string().len() + asked.locality.to_string().len();
+        let path = asked.probe.path.as_deref().map_or(0, str::len);
+        let text = asked.labels.to_string().len() + asked.locality.to_string().len() + path;
         if text > MAX_TEXT {
             let message = format!(
-                "labels and locality of instance {id} of service {service} take {text} bytes of {MAX_TEXT}"
+                "labels, locality and probe of instance {id} of service {service} take {text} bytes of {MAX_TEXT}"
             );
             return Err(Error::new(ErrorKind::Invalid, message));
         }
@@ -187,6 +194,40 @@ impl Table {
             vec![Change::Upserted(Arc::clone(&instance))],
         );
         self.events.push(Event::StatusChanged(instance));
+        Ok(())
+    }
+
+    pub(super) fn set_override(
+        &mut self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<()> {
+        let key = (service.clone(), id.clone());
+        let held = match forced {
+            Some(forced) if self.overrides.len() < self.max_instances => {
+                self.overrides.insert(key, forced)
+            }
+            Some(_) => {
+                let message = format!(
+                    "no room for an override of instance {id} of service {service}: {} are set",
+                    self.max_instances
+                );
+                return Err(Error::new(ErrorKind::Full, message));
+            }
+            None => self.overrides.remove(&key),
+        };
+        if held != forced
+            && let Some(mut held) = self.take(service, id)
+        {
+            let mut instance = Instance::clone(&held.instance);
+            instance.forced = forced;
+            held.instance = Arc::new(instance);
+            let instance = Arc::clone(&held.instance);
+            self.put(held);
+            self.record(service, vec![Change::Upserted(Arc::clone(&instance))]);
+            self.events.push(Event::Overridden(instance));
+        }
         Ok(())
     }
 
