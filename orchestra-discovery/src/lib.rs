@@ -12,6 +12,7 @@ pub mod gate;
 pub mod health;
 pub mod heartbeat;
 pub mod instance;
+pub mod locality;
 pub mod priority;
 pub mod registry;
 pub mod resolver;
