@@ -19,6 +19,7 @@ pub mod resolver;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod saboteur;
+pub mod slow_start;
 pub mod source;
 
 #[cfg(feature = "http")]
