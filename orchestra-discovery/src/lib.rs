@@ -21,6 +21,7 @@ pub mod resolver;
 pub mod saboteur;
 pub mod slow_start;
 pub mod source;
+pub mod subset;
 
 #[cfg(feature = "http")]
 mod exchange;
