@@ -22,6 +22,7 @@ pub mod saboteur;
 pub mod slow_start;
 pub mod source;
 pub mod subset;
+pub mod subsetting;
 
 #[cfg(feature = "http")]
 mod exchange;
