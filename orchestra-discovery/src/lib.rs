@@ -5,6 +5,7 @@ pub mod balance;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
+pub mod damping;
 pub mod error;
 pub mod event;
 pub mod follow;
