@@ -16,6 +16,7 @@ pub mod instance;
 pub mod locality;
 pub mod priority;
 pub mod registry;
+pub mod reported;
 pub mod resolver;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
