@@ -158,9 +158,9 @@ impl Damping {
         self.penalty * (-half_lives).exp2()
     }
 
-    /// Whether it is free and has less than half the reuse limit left, so that the record may be dropped.
+    /// Whether less than half the reuse limit is left, so that the record may be dropped.
     pub fn is_forgotten(&self, config: &Config, now: Monotonic) -> bool {
-        !self.is_suppressed(now) && self.penalty(config, now) < config.reuse / 2.0
+        self.penalty(config, now) < config.reuse / 2.0
     }
 }
 

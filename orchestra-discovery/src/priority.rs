@@ -236,15 +236,10 @@ struct Available {
 impl Available {
     fn new(config: &Config, level: &Level) -> Self {
         let counts = level.weights.unwrap_or(level.hosts);
-        // By Envoy's rule a level with no host that counts has nothing to give, whatever its weights say.
-        let measure = if level.hosts.considered() == 0 {
-            0
-        } else {
-            counts.considered()
-        };
+        let considered = u128::from(counts.considered());
         let percent = |part: u64| {
             let scaled = u128::from(config.overprovisioning) * u128::from(part);
-            let percent = scaled.checked_div(u128::from(measure)).unwrap_or(0);
+            let percent = scaled.checked_div(considered).unwrap_or(0);
             u8::try_from(percent.min(100)).unwrap_or(100)
         };
         Self {

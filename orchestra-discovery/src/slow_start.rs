@@ -185,6 +185,12 @@ mod tests {
     }
 
     #[test]
+    fn a_window_shorter_than_that_does_not_overshoot() {
+        let config = Config::new(Duration::from_micros(100));
+        assert!((config.factor(Duration::from_micros(50)) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
     fn an_aggression_that_is_no_positive_number_is_linear() {
         for aggression in [0.0, -3.0, f64::NAN, f64::NEG_INFINITY] {
             let config = Config::new(seconds(10)).aggression(aggression);

@@ -131,6 +131,12 @@ fn where_rounding_leaves_no_capacity_any_zone_with_instances_is_chosen() {
 }
 
 #[test]
+fn a_zone_without_instances_keeps_no_calls_even_if_its_share_of_callers_rounds_to_none() {
+    let plan = plan(1, &[(0, 1), (10, 30_000), (10, 10_000)]);
+    assert_eq!(residual(&plan), (0, [0, 0, 2_501].as_slice()));
+}
+
+#[test]
 fn reasons_not_to_route_by_zone() {
     let reason = |plan: ZonePlan| match plan.route() {
         Route::Off(reason) => *reason,
@@ -235,6 +241,17 @@ fn a_locality_without_weight_or_instances_is_never_chosen() {
     let nobody = LocalityWeights::new(140, &[locality(0, 3), locality(5, 0)]);
     assert_eq!(nobody.choose(9), None);
     assert_eq!(LocalityWeights::new(140, &[]).choose(9), None);
+}
+
+#[test]
+fn a_locality_keeps_some_chance_while_anything_of_it_is_available() {
+    let sliver = WeightedLocality {
+        weight: 1,
+        available: 1,
+        total: u32::MAX,
+    };
+    assert_eq!(LocalityWeights::new(1, &[sliver]).choose(9), Some(0));
+    assert_eq!(LocalityWeights::new(0, &[sliver]).choose(9), None);
 }
 
 /// The load of every instance if each caller of each zone sends one call, by the exact formula.

@@ -201,6 +201,13 @@ fn no_hosts_at_all_is_level_zero() {
 }
 
 #[test]
+fn an_empty_level_is_not_in_panic_while_the_others_suffice() {
+    let load = load(&Config::default(), &[up(1, 1), up(0, 0)]);
+    assert_eq!(panic(&load), [false, false]);
+    assert!(!load.is_total_panic());
+}
+
+#[test]
 fn no_level_is_no_choice() {
     let load = load(&Config::default(), &[]);
     assert_eq!(load.choose(0), None);

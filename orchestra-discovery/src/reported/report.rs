@@ -47,7 +47,7 @@ impl LoadReport {
         if text.len() > MAX_REPORT {
             return Err(protocol(format!("it has more than {MAX_REPORT} bytes")));
         }
-        match text.trim().split_once(' ') {
+        match text.split_once(' ') {
             Some(("TEXT", fields)) => Self::parse_fields(fields),
             #[cfg(feature = "http")]
             Some(("JSON", object)) => json::parse(object),

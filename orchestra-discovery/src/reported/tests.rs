@@ -152,8 +152,15 @@ fn weights_are_envoys() {
     assert_eq!(weight(0.0, "rps_fractional=1000"), None);
     let huge = "rps_fractional=10000000000000,application_utilization=0.0000001";
     assert_eq!(weight(0.0, huge), Some(f64::from(u32::MAX)));
-    // A penalty that is no number is none.
+    // A penalty or a rate of errors that is no number is none.
     assert_eq!(weight(f64::NAN, errors), Some(2_000.0));
+    for eps in [f64::NAN, f64::INFINITY, -100.0] {
+        let odd = LoadReport {
+            eps,
+            ..report(&format!("TEXT {valid}"))
+        };
+        assert_eq!(with_foo(1.0).weight(&odd), Some(2_000.0));
+    }
 }
 
 fn reported(config: &Config, seconds: &[u64]) -> ReportedWeight {
