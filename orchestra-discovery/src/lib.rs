@@ -5,6 +5,7 @@ pub mod balance;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
+pub mod damping;
 pub mod error;
 pub mod event;
 pub mod follow;
@@ -12,12 +13,18 @@ pub mod gate;
 pub mod health;
 pub mod heartbeat;
 pub mod instance;
+pub mod locality;
+pub mod priority;
 pub mod registry;
+pub mod reported;
 pub mod resolver;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod saboteur;
+pub mod slow_start;
 pub mod source;
+pub mod subset;
+pub mod subsetting;
 
 #[cfg(feature = "http")]
 mod exchange;

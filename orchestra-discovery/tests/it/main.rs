@@ -17,6 +17,7 @@ mod heartbeat;
 mod http;
 mod registry;
 mod resolver;
+mod route;
 
 #[global_allocator]
 static ALLOCATOR: orchestra_testkit::alloc::CountingAllocator =
