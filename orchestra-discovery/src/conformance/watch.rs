@@ -153,13 +153,14 @@ pub(super) async fn override_outlives_the_registration(subject: &Subject) -> Ver
     registry
         .set_override(&asked.service, &asked.id, forced)
         .await?;
+    let mut watch = subject.watch_from_now().await?;
     for _ in 0..2 {
-        let mut watch = subject.watch_from_now().await?;
         let lease = subject.register("i").await?;
         let changes = subject.changes(&mut watch, 1).await?;
         let told = matches!(&*changes, [Change::Upserted(instance)] if instance.forced == forced);
         expect(told, || format!("{changes:?} came of an overridden id"))?;
         registry.deregister(&lease).await?;
+        subject.changes(&mut watch, 1).await?;
     }
     Ok(())
 }
