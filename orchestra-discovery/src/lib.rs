@@ -12,6 +12,7 @@ pub mod gate;
 pub mod health;
 pub mod heartbeat;
 pub mod instance;
+pub mod outlier;
 pub mod registry;
 pub mod resolver;
 #[cfg(feature = "test-util")]
