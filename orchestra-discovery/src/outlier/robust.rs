@@ -4,9 +4,9 @@
 //! equally dead, none of them is `k` deviations below the mean once `f ≥ 1 / (1 + k²)`, which is 22 % for Envoy's
 //! and gRPC's 1.9. This rule compares a host with those that are in order, and leaves the host itself out:
 //!
-//! * **Success rate.** The better half of the hosts is the first guess at those in order; whoever is in line with
-//!   them joins them, which is repeated until nobody moves (the concentration steps of Rousseeuw's least trimmed
-//!   squares, 1984). Out of line is who fails more than the others by a margin, by more than three robust
+//! * **Success rate.** The half of the hosts nearest to the median is the first guess at those in order; whoever
+//!   is in line with them joins them, which is repeated until nobody moves (the concentration steps of Rousseeuw
+//!   and Van Driessen's least trimmed squares, 2006). Out of line is who fails more than the others by a margin, by more than three robust
 //!   deviations (median and MAD), and by more than chance explains: the tail of the beta-binomial distribution
 //!   of its errors given those of the others, at a significance divided by the hosts and by the windows looked
 //!   at, which are the interval and the last two together. If more than half were out of line, the service is

@@ -102,7 +102,7 @@ fn backoff_grows_by_ejection_and_shrinks_by_healthy_interval() {
         ..uncapped()
     };
     let mut detector = envoy(config, 1);
-    let mut stays = |detector: &mut Detector, from: u64, intervals: u64| {
+    let stays = |detector: &mut Detector, from: u64, intervals: u64| {
         assert_eq!(reached(detector, 0, at(from)), [0]);
         for interval in 1..intervals {
             assert_eq!(idle(detector, at(from + 10 * interval)), [], "{from}");

@@ -27,7 +27,7 @@ fn by_failures(rule: FailurePercentage) -> Config {
     }
 }
 
-/// Of grpc-go's `TestDurationOfInterval` and others: three upstreams, five calls each.
+/// Of the cases `three_upstreams_…` in grpc-go's `balancer_test.go`: five calls each.
 fn three() -> FailurePercentage {
     FailurePercentage {
         threshold: Percent::new(50),
@@ -45,7 +45,7 @@ fn idle(detector: &mut Detector, now: Monotonic) -> Vec<Verdict> {
     detector.sweep(now, 0, |_| Interval::default())
 }
 
-/// `TestEjectUnejectSuccessRate` and its siblings: one failing upstream of three.
+/// `three_upstreams_one_failure`: five calls each, all of one fail.
 #[test]
 fn one_upstream_of_three_goes() {
     let rule = SuccessRate {

@@ -10,6 +10,10 @@ const DEVIATIONS: f64 = 5.0;
 /// With fewer hosts there is no majority to compare with.
 const FEWEST_HOSTS: usize = 3;
 const LEAST_RATIO: f64 = 1.1;
+/// Deviations within which a host is a measure of the others.
+const INNER_DEVIATIONS: f64 = 3.0;
+/// Steps until the measure is settled: two as a rule.
+const MOST_STEPS: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
 struct Sample {
@@ -62,43 +66,83 @@ impl Latencies {
         if self.samples.len() < FEWEST_HOSTS {
             return Vec::new();
         }
-        let Some(center) = self.reduce(|it| it.log, median) else {
+        let Some(typical) = self.typical(ratio.ln()) else {
             return Vec::new();
         };
-        if self.samples.iter().all(|it| it.log - center < ratio.ln()) {
-            return Vec::new();
-        }
-        // Hosts may differ by nature, which more calls do not change, and by chance, which they do.
-        let nature = self.reduce(|it| it.log, deviation).unwrap_or(0.0);
-        let per_call = self.reduce(|it| (it.log - center) * it.certainty, deviation);
-        // Service times are taken to vary as much as exponential ones at least.
-        let per_call = per_call.unwrap_or(0.0).max(1.0);
-        let typical = Duration::from_secs_f64(center.exp().min(1e9));
-        let slow = self.samples.iter().filter_map(|it| {
-            let deviation = nature.max(per_call / it.certainty);
-            let threshold = ratio.ln().max(DEVIATIONS * deviation);
-            let above = it.log - center;
-            (above >= threshold).then(|| Slow {
-                host: it.host,
-                reason: Reason::Latency {
-                    mean: it.mean,
-                    typical,
-                    threshold: scale(typical, threshold.exp()),
-                },
-                times: above.exp(),
-            })
-        });
+        let slow = self.samples.iter().filter_map(|it| typical.judge(it));
         slow.collect()
     }
 
+    /// What those are like that are not slow; `None` if none is.
+    fn typical(&mut self, ln_ratio: f64) -> Option<Typical> {
+        let all = f64::INFINITY;
+        let mut typical = Typical {
+            center: self.reduce(all, |it| it.log, median)?,
+            nature: 0.0,
+            per_call: 1.0,
+            ln_ratio,
+        };
+        let mut limit = all;
+        for _ in 0..MOST_STEPS {
+            let center = typical.center;
+            if self.samples.iter().all(|it| it.log - center < ln_ratio) {
+                return None;
+            }
+            let per_call = |it: &Sample| (it.log - center) * it.certainty;
+            typical.nature = self.reduce(limit, |it| it.log, deviation)?;
+            typical.per_call = self.reduce(limit, per_call, deviation)?.max(1.0);
+            // The slow ones have moved the median and the deviation, if not far: without them once more.
+            let next = center + ln_ratio.max(INNER_DEVIATIONS * typical.nature);
+            if next >= limit {
+                break;
+            }
+            limit = next;
+            typical.center = self.reduce(limit, |it| it.log, median)?;
+        }
+        Some(typical)
+    }
+
+    /// A statistic of those up to a limit.
     fn reduce(
         &mut self,
+        limit: f64,
         value: impl Fn(&Sample) -> f64,
         reduction: impl Fn(&mut [f64]) -> Option<f64>,
     ) -> Option<f64> {
+        let judged = self.samples.iter().filter(|it| it.log <= limit);
         self.scratch.clear();
-        self.scratch.extend(self.samples.iter().map(value));
+        self.scratch.extend(judged.map(value));
         reduction(&mut self.scratch)
+    }
+}
+
+/// What hosts are like that are not slow, on the log scale.
+#[derive(Debug)]
+struct Typical {
+    center: f64,
+    /// How much hosts differ: by nature, which more calls do not change.
+    nature: f64,
+    /// How much one call differs from another, which more calls even out. Service times are taken to vary
+    /// as much as exponential ones at least.
+    per_call: f64,
+    ln_ratio: f64,
+}
+
+impl Typical {
+    fn judge(&self, sample: &Sample) -> Option<Slow> {
+        let deviation = self.nature.max(self.per_call / sample.certainty);
+        let threshold = self.ln_ratio.max(DEVIATIONS * deviation);
+        let above = sample.log - self.center;
+        let typical = Duration::from_secs_f64(self.center.exp().min(1e9));
+        (above >= threshold).then(|| Slow {
+            host: sample.host,
+            reason: Reason::Latency {
+                mean: sample.mean,
+                typical,
+                threshold: scale(typical, threshold.exp()),
+            },
+            times: above.exp(),
+        })
     }
 }
 

@@ -1,39 +1,141 @@
 //! Whose error rate is out of line.
 
+use std::ops::RangeInclusive;
+
 use super::binomial::ln_tail;
-use super::order::median_and_deviation;
+use super::order::{median, median_and_deviation};
 use super::streak::Service;
 use crate::outlier::{Counts, Host};
 
-/// Robust deviations above the median that are still in line.
+/// Robust deviations from the median that are still in line.
 const DEVIATIONS: f64 = 3.0;
 /// Hosts that it takes for their deviation to mean anything.
 const ENOUGH_FOR_DEVIATION: usize = 8;
-/// Below so many standard deviations no tail is as thin as the significance may be.
+/// Within so many standard deviations no tail is as thin as the significance may be.
 const PLAIN: f64 = 2.5;
 /// Steps until nobody moves: two or three as a rule.
 const MOST_STEPS: usize = 8;
 
-/// The errors of one host.
+/// Errors among calls.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    errors: u64,
+    calls: u64,
+}
+
+impl Tally {
+    fn rate(self) -> f64 {
+        self.errors as f64 / self.calls.max(1) as f64
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            errors: self.errors + other.errors,
+            calls: self.calls + other.calls,
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            errors: self.errors.saturating_sub(other.errors),
+            calls: self.calls.saturating_sub(other.calls),
+        }
+    }
+
+    /// With errors for successes.
+    fn mirrored(self) -> Self {
+        Self {
+            errors: self.calls.saturating_sub(self.errors),
+            ..self
+        }
+    }
+
+    /// Spares the exact tail: for a rate of at most one half, the binomial tail `PLAIN` deviations up or less
+    /// is no thinner than the normal one, which is 0.6 % (Slud, "Distribution Inequalities for the Binomial
+    /// Law", 1977), and that of an estimated rate is thicker.
+    fn is_plain(self, others: Self) -> bool {
+        let (errors, calls, rate) = (self.errors as f64, self.calls as f64, others.rate());
+        let excess = errors - calls * rate;
+        rate <= 0.5
+            && errors <= calls * (1.0 - rate)
+            && excess * excess <= PLAIN * PLAIN * calls * rate * (1.0 - rate)
+    }
+}
+
+/// Where a host stands to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    InLine,
+    /// Out of line, as an outlier.
+    Worse,
+    /// Out of line: no fault, but no measure of the others either.
+    Better,
+}
+
+/// The calls of one host.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
     pub(super) host: Host,
-    errors: u64,
-    calls: u64,
     /// The share of calls that failed.
     pub(super) rate: f64,
-    is_aside: bool,
+    tally: Tally,
+    place: Place,
 }
 
 impl Sample {
-    /// There must be calls.
     pub(super) fn new(host: Host, counts: Counts) -> Self {
-        Self {
-            host,
+        let tally = Tally {
             errors: u64::from(counts.errors()),
             calls: u64::from(counts.total),
-            rate: f64::from(counts.errors()) / f64::from(counts.total.max(1)),
-            is_aside: false,
+        };
+        Self {
+            host,
+            rate: tally.rate(),
+            tally,
+            place: Place::InLine,
+        }
+    }
+}
+
+/// What a host is compared with, and how.
+#[derive(Debug)]
+struct Line {
+    pool: Tally,
+    /// The rates within the deviation of those in line; `None` if that means nothing.
+    usual: Option<RangeInclusive<f64>>,
+    margin: f64,
+    ln_significance: f64,
+}
+
+impl Line {
+    fn place(&self, sample: &Sample) -> Place {
+        // Nobody vouches for himself.
+        let others = match sample.place {
+            Place::InLine => self.pool.minus(sample.tally),
+            Place::Worse | Place::Better => self.pool,
+        };
+        let above = sample.rate - others.rate();
+        let is_usual = self
+            .usual
+            .as_ref()
+            .is_some_and(|it| it.contains(&sample.rate));
+        if others.calls == 0 || above.abs() <= self.margin || is_usual {
+            return Place::InLine;
+        }
+        // What is rare for errors on the one side is as rare for successes on the other.
+        let (place, tally, others) = if above > 0.0 {
+            (Place::Worse, sample.tally, others)
+        } else {
+            (Place::Better, sample.tally.mirrored(), others.mirrored())
+        };
+        if tally.is_plain(others) {
+            return Place::InLine;
+        }
+        let tail = ln_tail(tally.errors, tally.calls, others.errors, others.calls);
+        if tail < self.ln_significance {
+            place
+        } else {
+            Place::InLine
         }
     }
 }
@@ -42,52 +144,6 @@ impl Sample {
 pub(super) struct Rates {
     samples: Vec<Sample>,
     scratch: Vec<f64>,
-}
-
-/// The hosts in order, taken together.
-#[derive(Debug, Clone, Copy, Default)]
-struct Pool {
-    errors: u64,
-    calls: u64,
-    /// The rate up to which a host is within the deviation of the others.
-    usual: f64,
-}
-
-impl Pool {
-    fn without(self, sample: &Sample) -> Self {
-        if sample.is_aside {
-            return self;
-        }
-        Self {
-            errors: self.errors.saturating_sub(sample.errors),
-            calls: self.calls.saturating_sub(sample.calls),
-            ..self
-        }
-    }
-
-    fn is_in_line(&self, sample: &Sample, margin: f64, ln_significance: f64) -> bool {
-        let others = self.without(sample);
-        if others.calls == 0 || sample.rate <= self.usual {
-            return true;
-        }
-        let rate = others.errors as f64 / others.calls as f64;
-        if sample.rate <= rate + margin || is_plain(sample, others) {
-            return true;
-        }
-        ln_tail(sample.errors, sample.calls, others.errors, others.calls) >= ln_significance
-    }
-}
-
-/// Spares the exact tail: for a rate of at most one half, the binomial tail `PLAIN` deviations up or less is no
-/// thinner than the normal one, which is 0.6 % (Slud, "Distribution Inequalities for the Binomial Law", 1977),
-/// and that of an estimated rate is thicker.
-fn is_plain(sample: &Sample, others: Pool) -> bool {
-    let (errors, calls) = (sample.errors as f64, sample.calls as f64);
-    let rate = others.errors as f64 / others.calls as f64;
-    let excess = errors - calls * rate;
-    rate <= 0.5
-        && errors <= calls * (1.0 - rate)
-        && excess * excess <= PLAIN * PLAIN * calls * rate * (1.0 - rate)
 }
 
 impl Rates {
@@ -102,69 +158,94 @@ impl Rates {
 
     /// Parts the outliers from the others, and says what the others are like; `None` if there is nobody.
     pub(super) fn settle(&mut self, margin: f64, significance: f64) -> Option<Service> {
-        let better = self.samples.len().checked_sub(1)? / 2;
-        let by_rate = |a: &Sample, b: &Sample| a.rate.total_cmp(&b.rate);
-        self.samples.select_nth_unstable_by(better, by_rate);
-        for worse in self.samples.iter_mut().skip(better + 1) {
-            worse.is_aside = true;
-        }
+        self.start()?;
+        let mut line = Line {
+            pool: Tally::default(),
+            usual: None,
+            margin,
+            ln_significance: significance.ln(),
+        };
         for _ in 0..MOST_STEPS {
-            if !self.step(margin, significance.ln()) {
+            if !self.step(&mut line) {
                 break;
             }
         }
         if self.outliers().count() * 2 > self.samples.len() {
-            self.samples.iter_mut().for_each(|it| it.is_aside = false);
+            self.samples
+                .iter_mut()
+                .for_each(|it| it.place = Place::InLine);
         }
         let pool = self.pool();
         Some(Service {
-            rate: pool.errors as f64 / pool.calls.max(1) as f64,
-            calls_per_host: pool.calls as f64 / self.in_order().count().max(1) as f64,
+            rate: pool.rate(),
+            calls_per_host: pool.calls as f64 / self.in_line().count().max(1) as f64,
         })
     }
 
     pub(super) fn outliers(&self) -> impl Iterator<Item = &Sample> {
-        self.samples.iter().filter(|it| it.is_aside)
+        self.samples.iter().filter(|it| it.place == Place::Worse)
     }
 
-    fn in_order(&self) -> impl Iterator<Item = &Sample> {
-        self.samples.iter().filter(|it| !it.is_aside)
+    fn in_line(&self) -> impl Iterator<Item = &Sample> {
+        self.samples.iter().filter(|it| it.place == Place::InLine)
     }
 
-    fn pool(&self) -> Pool {
-        let mut pool = Pool::default();
-        for sample in self.in_order() {
-            pool.errors += sample.errors;
-            pool.calls += sample.calls;
+    fn pool(&self) -> Tally {
+        self.in_line()
+            .fold(Tally::default(), |pool, it| pool.plus(it.tally))
+    }
+
+    /// Takes the half that is nearest to the median for those in line.
+    fn start(&mut self) -> Option<()> {
+        let half = self.samples.len().checked_sub(1)? / 2;
+        self.scratch.clear();
+        self.scratch.extend(self.samples.iter().map(|it| it.rate));
+        let center = median(&mut self.scratch)?;
+        self.samples.select_nth_unstable_by(half, |a, b| {
+            let distance = |it: &Sample| (it.rate - center).abs();
+            distance(a).total_cmp(&distance(b))
+        });
+        for far in self.samples.iter_mut().skip(half + 1) {
+            far.place = if far.rate > center {
+                Place::Worse
+            } else {
+                Place::Better
+            };
         }
-        pool
+        Some(())
     }
 
     /// Whether anybody moved.
-    fn step(&mut self, margin: f64, ln_significance: f64) -> bool {
-        let mut pool = self.pool();
-        let is_in_line = |pool: &Pool, it: &Sample| pool.is_in_line(it, margin, ln_significance);
+    fn step(&mut self, line: &mut Line) -> bool {
+        line.pool = self.pool();
+        line.usual = None;
         // The deviation costs two selections, and nobody asks for it while all are in line without it.
-        if self.samples.iter().any(|it| !is_in_line(&pool, it)) {
-            pool.usual = self.usual();
+        if self
+            .samples
+            .iter()
+            .any(|it| line.place(it) != Place::InLine)
+        {
+            line.usual = self.usual();
         }
         let mut moved = false;
         for sample in &mut self.samples {
-            let is_aside = !is_in_line(&pool, sample);
-            moved |= sample.is_aside != is_aside;
-            sample.is_aside = is_aside;
+            let place = line.place(sample);
+            moved |= sample.place != place;
+            sample.place = place;
         }
         moved
     }
 
-    fn usual(&mut self) -> f64 {
+    fn usual(&mut self) -> Option<RangeInclusive<f64>> {
         let mut rates = std::mem::take(&mut self.scratch);
         rates.clear();
-        rates.extend(self.in_order().map(|it| it.rate));
+        rates.extend(self.in_line().map(|it| it.rate));
         let found = (rates.len() >= ENOUGH_FOR_DEVIATION)
             .then(|| median_and_deviation(&mut rates))
             .flatten();
         self.scratch = rates;
-        found.map_or(0.0, |(center, deviation)| center + DEVIATIONS * deviation)
+        let (center, deviation) = found?;
+        let reach = DEVIATIONS * deviation;
+        Some(center - reach..=center + reach)
     }
 }
