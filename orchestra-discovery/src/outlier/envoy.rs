@@ -187,7 +187,7 @@ impl Default for Enforcing {
 }
 
 impl Enforcing {
-    fn share(&self, reason: &Reason) -> Percent {
+    fn share(self, reason: &Reason) -> Percent {
         match reason {
             Reason::Streak { trigger, .. } => match trigger {
                 Trigger::ConsecutiveErrors => self.consecutive_5xx,

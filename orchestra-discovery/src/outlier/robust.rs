@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use orchestra_core::{Monotonic, Score};
 
-use self::latency::Latencies;
+use self::latency::{Latencies, sane_ratio};
 use self::rates::{Rates, Sample};
 use self::recovery::{Out, Penalty};
 use super::draws::Draws;
@@ -111,7 +111,16 @@ impl Default for Config {
 impl Config {
     /// For one host of `hosts`; not a number counts as the least.
     fn significance(&self, hosts: usize) -> f64 {
-        self.significance.max(1e-12).min(0.01) / hosts.max(1) as f64
+        sane(self.significance, 1e-12, 0.01) / hosts.max(1) as f64
+    }
+}
+
+/// Into these bounds; what is not a number is the least.
+fn sane(value: f64, least: f64, most: f64) -> f64 {
+    if value >= least {
+        value.min(most)
+    } else {
+        least
     }
 }
 
@@ -240,7 +249,7 @@ impl Robust {
     fn limit_of(&self, reason: &Reason) -> Option<Duration> {
         match *reason {
             Reason::Latency { typical, .. } => {
-                let ratio = self.config.latency_ratio.map_or(1.0, latency::sane_ratio);
+                let ratio = self.config.latency_ratio.map_or(1.0, sane_ratio);
                 Some(latency::scale(typical, ratio.sqrt()))
             }
             _ => None,
@@ -306,7 +315,7 @@ impl Robust {
     }
 
     fn find_slow(&mut self) {
-        let Some(ratio) = self.config.latency_ratio.map(latency::sane_ratio) else {
+        let Some(ratio) = self.config.latency_ratio.map(sane_ratio) else {
             return;
         };
         let volume = self.config.request_volume.max(1);

@@ -469,23 +469,23 @@ impl Paper {
 #[derive(Debug, Clone)]
 enum Op {
     Wait(u64),
-    Streak(usize),
-    Check(usize),
+    Streak(u32),
+    Check(u32),
     Sweep(Vec<(u32, u32)>),
 }
 
-fn op(hosts: usize) -> impl Strategy<Value = Op> {
+fn op(hosts: u32) -> impl Strategy<Value = Op> {
     let total = prop_oneof![Just(0_u32), 45..55_u32, 95..105_u32, 200..400_u32];
     let counts = (
         total,
-        prop_oneof![Just(0.0), Just(0.15), 0.0..1.0, Just(1.0)],
+        prop_oneof![Just(0_u32), Just(150), 0..1000_u32, Just(1000)],
     )
-        .prop_map(|(total, share)| ((f64::from(total) * share).round() as u32, total));
+        .prop_map(|(total, permille)| (total * permille / 1000, total));
     prop_oneof![
         (1..40_u64).prop_map(Op::Wait),
         (0..hosts).prop_map(Op::Streak),
         (0..hosts).prop_map(Op::Check),
-        prop::collection::vec(counts, hosts).prop_map(Op::Sweep),
+        prop::collection::vec(counts, hosts as usize).prop_map(Op::Sweep),
     ]
 }
 
@@ -531,24 +531,24 @@ proptest! {
     #[test]
     fn agrees_with_the_rule_on_paper(
         config in configs(),
-        (hosts, ops) in (1..13_usize)
+        (hosts, ops) in (1..13_u32)
             .prop_flat_map(|hosts| (Just(hosts), prop::collection::vec(op(hosts), 1..60))),
     ) {
-        let mut paper = Paper { config: config.clone(), hosts: vec![PaperHost::default(); hosts] };
-        let mut detector = envoy(config, hosts as u32);
+        let mut paper = Paper { config: config.clone(), hosts: vec![PaperHost::default(); hosts as usize] };
+        let mut detector = envoy(config, hosts);
         let mut now = 0;
         for op in ops {
             match op {
                 Op::Wait(seconds) => now += seconds,
                 Op::Streak(host) => {
-                    paper.try_eject(host, Percent::ALL, now);
-                    detector.reached(Host::new(host as u32), ERRORS, at(now), 0);
+                    paper.try_eject(host as usize, Percent::ALL, now);
+                    detector.reached(Host::new(host), ERRORS, at(now), 0);
                 }
                 Op::Check(host) => {
-                    if paper.hosts[host].out_at.take().is_some() {
-                        paper.hosts[host].back_at = Some(now);
+                    if paper.hosts[host as usize].out_at.take().is_some() {
+                        paper.hosts[host as usize].back_at = Some(now);
                     }
-                    detector.active_check_passed(Host::new(host as u32), at(now));
+                    detector.active_check_passed(Host::new(host), at(now));
                 }
                 Op::Sweep(counts) => {
                     paper.sweep(now, &counts);
@@ -558,8 +558,8 @@ proptest! {
                     });
                 }
             }
-            for (index, host) in paper.hosts.iter().enumerate() {
-                prop_assert_eq!(detector.is_ejected(Host::new(index as u32)), host.out_at.is_some());
+            for (index, host) in (0..).zip(&paper.hosts) {
+                prop_assert_eq!(detector.is_ejected(Host::new(index)), host.out_at.is_some());
             }
         }
     }

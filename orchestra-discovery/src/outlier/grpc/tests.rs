@@ -271,12 +271,11 @@ impl Paper {
     }
 }
 
-fn counts(hosts: usize) -> impl Strategy<Value = Vec<(u32, u32)>> {
+fn counts(hosts: u32) -> impl Strategy<Value = Vec<(u32, u32)>> {
     let total = prop_oneof![Just(0_u32), 45..55_u32, 95..105_u32, 200..400_u32];
-    let share = prop_oneof![Just(0.0), Just(0.15), 0.0..1.0, Just(1.0)];
-    let one = (total, share)
-        .prop_map(|(total, share)| ((f64::from(total) * share).round() as u32, total));
-    prop::collection::vec(one, hosts)
+    let permille = prop_oneof![Just(0_u32), Just(150), 0..1000_u32, Just(1000)];
+    let one = (total, permille).prop_map(|(total, permille)| (total * permille / 1000, total));
+    prop::collection::vec(one, hosts as usize)
 }
 
 fn configs() -> impl Strategy<Value = Config> {
@@ -299,8 +298,8 @@ fn configs() -> impl Strategy<Value = Config> {
             |(max, rate, failures, minimum_hosts, stdev_factor)| Config {
                 max_ejection: Percent::new(max),
                 success_rate: rate.then(|| SuccessRate {
-                    minimum_hosts,
                     stdev_factor,
+                    minimum_hosts,
                     ..SuccessRate::default()
                 }),
                 failure_percentage: (failures || !rate).then(|| FailurePercentage {
@@ -317,12 +316,12 @@ proptest! {
     #[test]
     fn agrees_with_the_rule_on_paper(
         config in configs(),
-        (hosts, sweeps) in (1..13_usize).prop_flat_map(|hosts| {
+        (hosts, sweeps) in (1..13_u32).prop_flat_map(|hosts| {
             (Just(hosts), prop::collection::vec((0..40_u64, counts(hosts)), 1..40))
         }),
     ) {
-        let mut paper = Paper { config: config.clone(), hosts: vec![(None, 0); hosts] };
-        let mut detector = grpc(config, hosts as u32);
+        let mut paper = Paper { config: config.clone(), hosts: vec![(None, 0); hosts as usize] };
+        let mut detector = grpc(config, hosts);
         let mut now = 0;
         for (wait, counts) in sweeps {
             now += wait;
@@ -331,8 +330,8 @@ proptest! {
                 let (success, total) = counts[host.number() as usize];
                 external(success, total)
             });
-            for (index, host) in paper.hosts.iter().enumerate() {
-                prop_assert_eq!(detector.is_ejected(Host::new(index as u32)), host.0.is_some());
+            for (index, host) in (0..).zip(&paper.hosts) {
+                prop_assert_eq!(detector.is_ejected(Host::new(index)), host.0.is_some());
             }
         }
     }

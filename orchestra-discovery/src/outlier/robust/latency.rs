@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::order::{median, median_and_deviation};
+use super::sane;
 use crate::outlier::{Host, Reason};
 
 /// Deviations above the median that are still in line.
@@ -38,9 +39,9 @@ pub(super) struct Latencies {
     scratch: Vec<f64>,
 }
 
-/// The ratio, if it is one, or the least that can be told from none.
+/// The ratio within what can be told from none and what can be computed with.
 pub(super) fn sane_ratio(ratio: f64) -> f64 {
-    ratio.max(LEAST_RATIO).min(1e6)
+    sane(ratio, LEAST_RATIO, 1e6)
 }
 
 /// A latency so many times as long.

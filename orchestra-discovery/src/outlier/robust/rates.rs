@@ -52,7 +52,8 @@ impl Tally {
 
     /// Spares the exact tail: for a rate of at most one half, the binomial tail `PLAIN` deviations up or less
     /// is no thinner than the normal one, which is 0.6 % (Slud, "Distribution Inequalities for the Binomial
-    /// Law", 1977), and that of an estimated rate is thicker.
+    /// Law", 1977), and that of an estimated rate is thicker. Downwards it can be thinner, but there a doubt
+    /// does no harm.
     fn is_plain(self, others: Self) -> bool {
         let (errors, calls, rate) = (self.errors as f64, self.calls as f64, others.rate());
         let excess = errors - calls * rate;
@@ -80,6 +81,8 @@ pub(super) struct Sample {
     pub(super) rate: f64,
     tally: Tally,
     place: Place,
+    /// Where it stood a step ago.
+    before: Place,
 }
 
 impl Sample {
@@ -93,6 +96,7 @@ impl Sample {
             rate: tally.rate(),
             tally,
             place: Place::InLine,
+            before: Place::InLine,
         }
     }
 }
@@ -101,8 +105,6 @@ impl Sample {
 #[derive(Debug)]
 struct Line {
     pool: Tally,
-    /// The rates within the deviation of those in line; `None` if that means nothing.
-    usual: Option<RangeInclusive<f64>>,
     margin: f64,
     ln_significance: f64,
 }
@@ -115,11 +117,7 @@ impl Line {
             Place::Worse | Place::Better => self.pool,
         };
         let above = sample.rate - others.rate();
-        let is_usual = self
-            .usual
-            .as_ref()
-            .is_some_and(|it| it.contains(&sample.rate));
-        if others.calls == 0 || above.abs() <= self.margin || is_usual {
+        if others.calls == 0 || above.abs() <= self.margin || sample.tally.is_plain(others) {
             return Place::InLine;
         }
         // What is rare for errors on the one side is as rare for successes on the other.
@@ -128,9 +126,6 @@ impl Line {
         } else {
             (Place::Better, sample.tally.mirrored(), others.mirrored())
         };
-        if tally.is_plain(others) {
-            return Place::InLine;
-        }
         let tail = ln_tail(tally.errors, tally.calls, others.errors, others.calls);
         if tail < self.ln_significance {
             place
@@ -161,7 +156,6 @@ impl Rates {
         self.start()?;
         let mut line = Line {
             pool: Tally::default(),
-            usual: None,
             margin,
             ln_significance: significance.ln(),
         };
@@ -197,19 +191,18 @@ impl Rates {
 
     /// Takes the half that is nearest to the median for those in line.
     fn start(&mut self) -> Option<()> {
-        let half = self.samples.len().checked_sub(1)? / 2;
         self.scratch.clear();
         self.scratch.extend(self.samples.iter().map(|it| it.rate));
         let center = median(&mut self.scratch)?;
-        self.samples.select_nth_unstable_by(half, |a, b| {
-            let distance = |it: &Sample| (it.rate - center).abs();
-            distance(a).total_cmp(&distance(b))
-        });
-        for far in self.samples.iter_mut().skip(half + 1) {
-            far.place = if far.rate > center {
-                Place::Worse
-            } else {
-                Place::Better
+        for rate in &mut self.scratch {
+            *rate = (*rate - center).abs();
+        }
+        let near = median(&mut self.scratch)?;
+        for sample in &mut self.samples {
+            sample.place = match sample.rate - center {
+                above if above.abs() <= near => Place::InLine,
+                above if above > 0.0 => Place::Worse,
+                _ => Place::Better,
             };
         }
         Some(())
@@ -218,24 +211,25 @@ impl Rates {
     /// Whether anybody moved.
     fn step(&mut self, line: &mut Line) -> bool {
         line.pool = self.pool();
-        line.usual = None;
-        // The deviation costs two selections, and nobody asks for it while all are in line without it.
-        if self
-            .samples
-            .iter()
-            .any(|it| line.place(it) != Place::InLine)
-        {
-            line.usual = self.usual();
-        }
-        let mut moved = false;
+        let mut are_in_line = true;
         for sample in &mut self.samples {
-            let place = line.place(sample);
-            moved |= sample.place != place;
-            sample.place = place;
+            sample.before = sample.place;
+            sample.place = line.place(sample);
+            are_in_line &= sample.place == Place::InLine;
         }
-        moved
+        // The deviation costs two selections, and nobody asks for it while all are in line without it.
+        let usual = if are_in_line { None } else { self.usual() };
+        if let Some(usual) = usual {
+            for sample in &mut self.samples {
+                if usual.contains(&sample.rate) {
+                    sample.place = Place::InLine;
+                }
+            }
+        }
+        self.samples.iter().any(|it| it.place != it.before)
     }
 
+    /// The rates within the deviation of those in line; `None` if that means nothing.
     fn usual(&mut self) -> Option<RangeInclusive<f64>> {
         let mut rates = std::mem::take(&mut self.scratch);
         rates.clear();

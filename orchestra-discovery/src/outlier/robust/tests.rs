@@ -40,6 +40,11 @@ impl Fleet {
         radius * (std::f64::consts::TAU * self.0.f64()).cos()
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a whole number that is not negative"
+    )]
     /// By inversion where the mean is small, by the normal law where that is as good.
     fn poisson(&mut self, mean: f64) -> u32 {
         if mean > 200.0 {
