@@ -8,13 +8,13 @@
 /// it. The ratio of two successive terms of its tail falls from term to term (both parameters are at least one),
 /// so the tail is no more than its first term's geometric series: a bound in constant time, and a tight one
 /// where it matters, far out.
-pub(super) fn ln_tail(errors: u64, calls: u64, rest_errors: u64, rest_calls: u64) -> f64 {
-    if errors == 0 {
+pub(super) fn ln_tail(errors: f64, calls: f64, rest_errors: f64, rest_calls: f64) -> f64 {
+    if errors < 1.0 {
         return 0.0;
     }
-    let (x, n) = (errors as f64, calls as f64);
-    let a = rest_errors as f64 + 1.0;
-    let b = rest_calls.saturating_sub(rest_errors) as f64 + 1.0;
+    let (x, n) = (errors, calls);
+    let a = rest_errors + 1.0;
+    let b = (rest_calls - rest_errors).max(0.0) + 1.0;
     let misses = (n - x).max(0.0);
     let ratio = misses * (a + x) / ((x + 1.0) * (b + misses - 1.0).max(1.0));
     if ratio >= 1.0 {
@@ -57,16 +57,18 @@ mod tests {
     }
 
     /// The tail by summing every term, each from the one before: `P(k + 1) / P(k)` in closed form.
-    fn exact(errors: u64, calls: u64, rest_errors: u64, rest_calls: u64) -> f64 {
-        let (n, a) = (calls as f64, rest_errors as f64 + 1.0);
-        let b = (rest_calls - rest_errors) as f64 + 1.0;
-        let mut term = (0..calls).fold(1.0, |it, i| it * (b + i as f64) / (a + b + i as f64));
+    fn exact(errors: u32, calls: u32, rest_errors: u32, rest_calls: u32) -> f64 {
+        let (n, a) = (f64::from(calls), f64::from(rest_errors) + 1.0);
+        let b = f64::from(rest_calls - rest_errors) + 1.0;
+        let mut term = (0..calls).fold(1.0, |it, i| {
+            it * (b + f64::from(i)) / (a + b + f64::from(i))
+        });
         let mut tail = 0.0;
         for k in 0..=calls {
             if k >= errors {
                 tail += term;
             }
-            let k = k as f64;
+            let k = f64::from(k);
             term *= (n - k) * (a + k) / ((k + 1.0) * (b + n - k - 1.0));
         }
         tail
@@ -78,16 +80,12 @@ mod tests {
             [(20, 0, 80), (20, 3, 60), (100, 50, 1000), (50, 700, 1000)]
         {
             for errors in 0..=calls {
-                let (bound, tail) = (
-                    ln_tail(errors, calls, rest_errors, rest_calls),
-                    exact(errors, calls, rest_errors, rest_calls).ln(),
-                );
+                let [x, n, a, b] = [errors, calls, rest_errors, rest_calls].map(f64::from);
+                let bound = ln_tail(x, n, a, b);
+                let tail = exact(errors, calls, rest_errors, rest_calls).ln();
                 assert!(bound >= tail - 1e-9, "{errors}/{calls}: {bound} < {tail}");
                 if tail < -9.0 {
-                    assert!(
-                        bound - tail < 0.7,
-                        "{errors}/{calls}: {bound} far above {tail}"
-                    );
+                    assert!(bound - tail < 0.7, "{errors}/{calls}: {bound}, {tail}");
                 }
             }
         }
@@ -95,7 +93,7 @@ mod tests {
 
     #[test]
     fn sure_thing_is_no_surprise() {
-        assert_eq!(ln_tail(0, 10, 0, 100).to_bits(), 0.0_f64.to_bits());
-        assert_eq!(ln_tail(5, 10, 50, 100).to_bits(), 0.0_f64.to_bits());
+        assert_eq!(ln_tail(0.0, 10.0, 0.0, 100.0).to_bits(), 0.0_f64.to_bits());
+        assert_eq!(ln_tail(5.0, 10.0, 50.0, 100.0).to_bits(), 0.0_f64.to_bits());
     }
 }

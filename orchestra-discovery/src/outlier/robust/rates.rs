@@ -16,16 +16,16 @@ const PLAIN: f64 = 2.5;
 /// Steps until nobody moves: two or three as a rule.
 const MOST_STEPS: usize = 8;
 
-/// Errors among calls.
+/// Errors among calls; whole numbers, which an `f64` holds exactly for 285 years of a call per microsecond.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
-    errors: u64,
-    calls: u64,
+    errors: f64,
+    calls: f64,
 }
 
 impl Tally {
     fn rate(self) -> f64 {
-        self.errors as f64 / self.calls.max(1) as f64
+        self.errors / self.calls.max(1.0)
     }
 
     fn plus(self, other: Self) -> Self {
@@ -37,15 +37,15 @@ impl Tally {
 
     fn minus(self, other: Self) -> Self {
         Self {
-            errors: self.errors.saturating_sub(other.errors),
-            calls: self.calls.saturating_sub(other.calls),
+            errors: self.errors - other.errors,
+            calls: self.calls - other.calls,
         }
     }
 
     /// With errors for successes.
     fn mirrored(self) -> Self {
         Self {
-            errors: self.calls.saturating_sub(self.errors),
+            errors: self.calls - self.errors,
             ..self
         }
     }
@@ -55,11 +55,11 @@ impl Tally {
     /// Law", 1977), and that of an estimated rate is thicker. Downwards it can be thinner, but there a doubt
     /// does no harm.
     fn is_plain(self, others: Self) -> bool {
-        let (errors, calls, rate) = (self.errors as f64, self.calls as f64, others.rate());
-        let excess = errors - calls * rate;
+        let rate = others.rate();
+        let excess = self.errors - self.calls * rate;
         rate <= 0.5
-            && errors <= calls * (1.0 - rate)
-            && excess * excess <= PLAIN * PLAIN * calls * rate * (1.0 - rate)
+            && self.errors <= self.calls * (1.0 - rate)
+            && excess * excess <= PLAIN * PLAIN * self.calls * rate * (1.0 - rate)
     }
 }
 
@@ -88,8 +88,8 @@ pub(super) struct Sample {
 impl Sample {
     pub(super) fn new(host: Host, counts: Counts) -> Self {
         let tally = Tally {
-            errors: u64::from(counts.errors()),
-            calls: u64::from(counts.total),
+            errors: f64::from(counts.errors()),
+            calls: f64::from(counts.total),
         };
         Self {
             host,
@@ -116,8 +116,10 @@ impl Line {
             Place::InLine => self.pool.minus(sample.tally),
             Place::Worse | Place::Better => self.pool,
         };
-        let above = sample.rate - others.rate();
-        if others.calls == 0 || above.abs() <= self.margin || sample.tally.is_plain(others) {
+        // How far above, times the others' calls: most hosts are done with without a division.
+        let above = sample.rate * others.calls - others.errors;
+        let is_near = above.abs() <= self.margin * others.calls;
+        if is_near || sample.tally.is_plain(others) {
             return Place::InLine;
         }
         // What is rare for errors on the one side is as rare for successes on the other.
@@ -172,7 +174,7 @@ impl Rates {
         let pool = self.pool();
         Some(Service {
             rate: pool.rate(),
-            calls_per_host: pool.calls as f64 / self.in_line().count().max(1) as f64,
+            calls_per_host: pool.calls / self.in_line().count().max(1) as f64,
         })
     }
 
