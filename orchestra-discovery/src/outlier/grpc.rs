@@ -16,8 +16,11 @@
 //! C-core differs in two edges: it does not eject by failure percentage who is out already, and ejects one host
 //! at zero percent.
 
+mod config;
 #[cfg(test)]
 mod tests;
+
+pub use config::{Config, FailurePercentage, SuccessRate};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,96 +34,6 @@ use super::{
     Counts, Effect, Host, Interval, Origin, Percent, Reason, Report, Thresholds, Trigger, Verdict,
     Withheld,
 };
-
-/// The fields of `OutlierDetectionLoadBalancingConfig`, with its defaults: neither algorithm is on.
-///
-/// ```
-/// use orchestra_discovery::outlier::{self, Detector, grpc};
-///
-/// let mut config = grpc::Config::default();
-/// assert!(!Detector::new(outlier::Config::Grpc(config.clone())).is_counting());
-/// config.success_rate = Some(grpc::SuccessRate::default());
-/// assert!(Detector::new(outlier::Config::Grpc(config)).is_counting());
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Config {
-    /// Between sweeps: 10 s.
-    pub interval: Duration,
-    /// How long the first ejection lasts: 30 s.
-    pub base_ejection_time: Duration,
-    /// The longest ejection; less than the base counts as the base: 300 s.
-    pub max_ejection_time: Duration,
-    /// The share of hosts that may be out: 10 %.
-    pub max_ejection: Percent,
-    /// The comparison of success rates, if any.
-    pub success_rate: Option<SuccessRate>,
-    /// The limit of failures, if any.
-    pub failure_percentage: Option<FailurePercentage>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(10),
-            base_ejection_time: Duration::from_secs(30),
-            max_ejection_time: Duration::from_secs(300),
-            max_ejection: Percent::new(10),
-            success_rate: None,
-            failure_percentage: None,
-        }
-    }
-}
-
-/// When a success rate is an outlier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SuccessRate {
-    /// Standard deviations below the mean, in thousandths: 1900.
-    pub stdev_factor: u32,
-    /// In what share of cases it ejects: always.
-    pub enforcement: Percent,
-    /// Hosts with enough calls that there must be: 5.
-    pub minimum_hosts: u32,
-    /// Calls that a host must have had: 100.
-    pub request_volume: u32,
-}
-
-impl Default for SuccessRate {
-    fn default() -> Self {
-        Self {
-            stdev_factor: 1900,
-            enforcement: Percent::ALL,
-            minimum_hosts: 5,
-            request_volume: 100,
-        }
-    }
-}
-
-/// When a share of failures is too large.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FailurePercentage {
-    /// The share that must be exceeded: 85 %.
-    pub threshold: Percent,
-    /// In what share of cases it ejects: always.
-    pub enforcement: Percent,
-    /// Hosts with enough calls that there must be: 5.
-    pub minimum_hosts: u32,
-    /// Calls that a host must have had: 50.
-    pub request_volume: u32,
-}
-
-impl Default for FailurePercentage {
-    fn default() -> Self {
-        Self {
-            threshold: Percent::new(85),
-            enforcement: Percent::ALL,
-            minimum_hosts: 5,
-            request_volume: 50,
-        }
-    }
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -149,12 +62,6 @@ impl Grpc {
 
     fn is_off(&self) -> bool {
         self.config.success_rate.is_none() && self.config.failure_percentage.is_none()
-    }
-
-    fn ejection_time(&self, multiplier: u32) -> Duration {
-        let base = self.config.base_ejection_time;
-        let longest = base.max(self.config.max_ejection_time);
-        base.saturating_mul(multiplier).min(longest)
     }
 
     /// Those with calls enough; none if they are too few.
@@ -236,19 +143,17 @@ impl Grpc {
         state.out_since = Some(now);
         state.multiplier = state.multiplier.saturating_add(1);
         let multiplier = state.multiplier;
-        let back_at = now + self.ejection_time(multiplier);
+        let back_at = now + self.config.ejection_time(multiplier);
         Some(Verdict::ejected(host, reason, back_at))
     }
 
     fn restore_due(&mut self, now: Monotonic, verdicts: &mut Vec<Verdict>) {
-        let base = self.config.base_ejection_time;
-        let longest = base.max(self.config.max_ejection_time);
         for (&host, state) in &mut self.hosts {
             let Some(since) = state.out_since else {
                 state.multiplier = state.multiplier.saturating_sub(1);
                 continue;
             };
-            if now.since(since) > base.saturating_mul(state.multiplier).min(longest) {
+            if now.since(since) > self.config.ejection_time(state.multiplier) {
                 state.out_since = None;
                 self.ejected -= 1;
                 verdicts.push(Verdict::restored(host));

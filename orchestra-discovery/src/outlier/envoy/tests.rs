@@ -144,6 +144,25 @@ fn ejection_never_lasts_longer_than_the_maximum() {
     }
 }
 
+/// The backoff stops at 11, where 11 · 30 s = 300 s + 30 s: three healthy intervals make the next one the ninth.
+#[test]
+fn backoff_stops_one_step_beyond_the_maximum() {
+    let mut detector = envoy(uncapped(), 1);
+    let mut now = 0;
+    for _ in 0..20 {
+        assert_eq!(reached(&mut detector, 0, at(now)), [0]);
+        now += 300;
+        assert_eq!(restored(&idle(&mut detector, at(now))), [0]);
+    }
+    for _ in 0..3 {
+        now += 10;
+        idle(&mut detector, at(now));
+    }
+    assert_eq!(reached(&mut detector, 0, at(now)), [0]);
+    assert_eq!(idle(&mut detector, at(now + 269)), []);
+    assert_eq!(restored(&idle(&mut detector, at(now + 270))), [0]);
+}
+
 /// `EjectionTimeJitterIsInRange`: 123456789 modulo 10001 is 4445.
 #[test]
 fn jitter_is_the_draw_modulo_the_milliseconds() {

@@ -150,3 +150,26 @@ impl Typical {
 fn deviation(values: &mut [f64]) -> Option<f64> {
     median_and_deviation(values).map(|(_, deviation)| deviation)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Latencies;
+    use crate::outlier::Host;
+
+    /// If means of a thousand calls differ by a tenth, calls differ so much that a mean of ten tells little.
+    #[test]
+    fn mean_of_few_calls_is_trusted_less() {
+        for (calls, found) in [(1000, 1), (10, 0)] {
+            let others = (1..10).map(|host| {
+                let mean = Duration::from_millis(88 + 4 * u64::from(host));
+                (Host::new(host), mean, 1000)
+            });
+            let slow = (Host::new(0), Duration::from_secs(1), calls);
+            let mut latencies = Latencies::default();
+            latencies.fill(std::iter::once(slow).chain(others));
+            assert_eq!(latencies.slow(3.0).len(), found, "{calls} calls");
+        }
+    }
+}

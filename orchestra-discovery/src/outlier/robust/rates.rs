@@ -201,10 +201,11 @@ impl Rates {
         }
         let near = median(&mut self.scratch)?;
         for sample in &mut self.samples {
-            sample.place = match sample.rate - center {
-                above if above.abs() <= near => Place::InLine,
-                above if above > 0.0 => Place::Worse,
-                _ => Place::Better,
+            // On which side the others are out of line, if they are, the first step says.
+            sample.place = if (sample.rate - center).abs() <= near {
+                Place::InLine
+            } else {
+                Place::Worse
             };
         }
         Some(())
@@ -231,11 +232,12 @@ impl Rates {
         self.samples.iter().any(|it| it.place != it.before)
     }
 
-    /// The rates within the deviation of those in line; `None` if that means nothing.
+    /// The rates within the deviation of those that were in line; `None` if that means nothing.
     fn usual(&mut self) -> Option<RangeInclusive<f64>> {
         let mut rates = std::mem::take(&mut self.scratch);
         rates.clear();
-        rates.extend(self.in_line().map(|it| it.rate));
+        let were_in_line = self.samples.iter().filter(|it| it.before == Place::InLine);
+        rates.extend(were_in_line.map(|it| it.rate));
         let found = (rates.len() >= ENOUGH_FOR_DEVIATION)
             .then(|| median_and_deviation(&mut rates))
             .flatten();
@@ -243,5 +245,41 @@ impl Rates {
         let (center, deviation) = found?;
         let reach = DEVIATIONS * deviation;
         Some(center - reach..=center + reach)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Line, Place, Rates, Sample, Tally};
+    use crate::outlier::{Counts, Host};
+
+    #[test]
+    fn nobody_vouches_for_himself() {
+        let line = Line {
+            pool: Tally {
+                errors: 50.0,
+                calls: 200.0,
+            },
+            margin: 0.05,
+            ln_significance: -18.0,
+        };
+        let mut sample = Sample::new(Host::new(0), Counts::new(50, 100));
+        // Its 50 errors are all there are.
+        assert_eq!(line.place(&sample), Place::Worse);
+        // Were they those of others, so many would be no surprise.
+        sample.place = Place::Worse;
+        assert_eq!(line.place(&sample), Place::InLine);
+    }
+
+    #[test]
+    fn busy_host_in_order_does_not_make_outliers_of_the_majority() {
+        let counts = [(1_000_000, 1_000_000), (70, 100), (40, 100), (20, 100)];
+        let hosts = (0..).map(Host::new).zip(counts);
+        let mut rates = Rates::default();
+        rates.fill(
+            hosts.map(|(host, (success, total))| Sample::new(host, Counts::new(success, total))),
+        );
+        assert!(rates.settle(0.05, 1e-6).is_some());
+        assert_eq!(rates.outliers().count(), 0);
     }
 }

@@ -327,14 +327,18 @@ fn small_differences_are_let_be_however_certain() {
     assert_eq!(ejected(&verdicts), [0]);
 }
 
-/// Hosts that differ by nature, from none to a tenth of errors: certain differences, and no outlier.
+/// Hosts that differ by nature, from none to three tenths of errors: certain differences, and no outlier but
+/// one that leaves them all behind.
 #[test]
 fn natural_spread_is_in_line() {
+    let natural = |host: Host| external(100_000 - 600 * host.number(), 100_000);
     let mut detector = robust(uncapped(), 50);
-    let verdicts = detector.sweep(at(5), 0, |host| {
-        external(100_000 - 200 * host.number(), 100_000)
+    assert_eq!(detector.sweep(at(5), 0, natural), []);
+    let verdicts = detector.sweep(at(10), 0, |host| match host.number() {
+        7 => external(30_000, 100_000),
+        _ => natural(host),
     });
-    assert_eq!(verdicts, []);
+    assert_eq!(ejected(&verdicts), [7]);
 }
 
 #[test]
