@@ -318,3 +318,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn detector_goes_where_threads_go() {
+    fn is_shared<T: Send + Sync>(_: &T) {}
+    is_shared(&Detector::default());
+}

@@ -14,7 +14,7 @@ use crate::outlier::Percent;
 ///
 /// let mut config = robust::Config::default();
 /// config.interval = Duration::from_secs(2);
-/// config.latency = None;
+/// config.latency_ratio = None;
 /// let detector = Detector::new(outlier::Config::Robust(config));
 /// assert!(detector.is_counting());
 /// ```

@@ -272,8 +272,11 @@ mod tests {
     }
 
     #[test]
-    fn busy_host_in_order_does_not_make_outliers_of_the_majority() {
-        let counts = [(1_000_000, 1_000_000), (70, 100), (40, 100), (20, 100)];
+    fn busy_hosts_in_order_do_not_make_outliers_of_the_majority() {
+        let busy = [(1_000_000, 1_000_000), (960_000, 1_000_000)];
+        let counts = busy
+            .into_iter()
+            .chain([(70, 100), (55, 100), (40, 100), (30, 100)]);
         let hosts = (0..).map(Host::new).zip(counts);
         let mut rates = Rates::default();
         rates.fill(
