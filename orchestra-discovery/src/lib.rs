@@ -14,6 +14,7 @@ pub mod health;
 pub mod heartbeat;
 pub mod instance;
 pub mod locality;
+pub mod outlier;
 pub mod priority;
 pub mod registry;
 pub mod reported;
