@@ -2,25 +2,37 @@
 
 mod p2c;
 mod round_robin;
+mod weighted;
 
 pub use p2c::P2c;
 pub use round_robin::RoundRobin;
+pub use weighted::Weighted;
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use orchestra_core::Monotonic;
+use orchestra_core::{Locality, Monotonic};
 
 use crate::instance::Instance;
 use crate::resolver::PickContext;
-use crate::resolver::view::{Entry, Refused, View};
+use crate::resolver::plan::Pool;
+use crate::resolver::view::{Member, Members, Refused, View};
+use crate::slab::{Follow, Hot, Slab};
+
+/// What a balancer prepared for a set of members: a hash table, a counter.
+pub type Prepared = Arc<dyn Any + Send + Sync>;
 
 /// Chooses among candidates; one value serves one [`Resolver`](crate::Resolver).
 ///
+/// A resolver keeps its members in pools (by health, priority, zone, subset), and a balancer chooses within
+/// one of them.
+///
 /// Laws:
 /// 1. The answer is the index of an open candidate, or `None` if there is no open one.
-/// 2. It depends on nothing but the candidates, the context and the balancer's own state.
-/// 3. It does not block, allocate or panic.
+/// 2. It depends on nothing but the candidates, the context, what was prepared and the balancer's own state.
+/// 3. `choose` does not block, allocate or panic.
 ///
 /// ```
 /// use orchestra_discovery::{Balancer, Candidates, PickContext};
@@ -38,6 +50,15 @@ use crate::resolver::view::{Entry, Refused, View};
 pub trait Balancer: fmt::Debug + Send + Sync {
     /// The index of the candidate that gets the call.
     fn choose(&self, candidates: &Candidates<'_>, context: &PickContext<'_>) -> Option<usize>;
+
+    /// Prepares a pool for being chosen from, after its members changed; [`Candidates::prepared`] gives it
+    /// back. `before` is what was prepared for the pool's former members.
+    ///
+    /// It runs under the writer's lock: the change is visible when it returns. Nothing is prepared unless
+    /// a balancer says so.
+    fn prepare(&self, _members: &PoolMembers<'_>, _before: Option<Prepared>) -> Option<Prepared> {
+        None
+    }
 }
 
 macro_rules! forward {
@@ -50,92 +71,209 @@ macro_rules! forward {
             ) -> Option<usize> {
                 (**self).choose(candidates, context)
             }
+
+            fn prepare(
+                &self,
+                members: &PoolMembers<'_>,
+                before: Option<Prepared>,
+            ) -> Option<Prepared> {
+                (**self).prepare(members, before)
+            }
         }
     )+};
 }
 
 forward!(Arc, Box);
 
-/// The members that take calls, in the order of their ids.
+/// The members of a pool, in the order of their ids.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolMembers<'a> {
+    members: &'a Members,
+    pool: &'a Pool,
+}
+
+impl<'a> PoolMembers<'a> {
+    pub(crate) fn new(members: &'a Members, pool: &'a Pool) -> Self {
+        Self { members, pool }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.pool.slots.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.pool.slots.is_empty()
+    }
+
+    /// The instance at `index`.
+    pub fn instance(&self, index: usize) -> Option<&'a Instance> {
+        let member = self.members.member(*self.pool.slots.get(index)?)?;
+        Some(&member.instance)
+    }
+
+    /// Its weight, which is not zero, as [`Candidates::weight`] gives it.
+    pub fn weight(&self, index: usize) -> u32 {
+        if index < self.len() {
+            self.pool.weights.weight(index)
+        } else {
+            0
+        }
+    }
+}
+
+/// The members of a pool, in the order of their ids, as a call finds them.
 ///
 /// A candidate that this call already tried, or whose gate refused it just now, is listed and not open.
 /// An index out of range reads as a candidate of weight zero that is not open.
 #[derive(Debug)]
 pub struct Candidates<'a> {
+    slab: &'a Slab,
+    follow: Follow,
     view: &'a View,
-    tried: &'a PickContext<'a>,
+    pool: &'a Pool,
+    context: &'a PickContext<'a>,
     refused: &'a Refused,
+    all_open: bool,
 }
 
 impl<'a> Candidates<'a> {
-    pub(crate) fn new(view: &'a View, tried: &'a PickContext<'a>, refused: &'a Refused) -> Self {
+    pub(crate) fn new(
+        (slab, follow): (&'a Slab, Follow),
+        (view, pool): (&'a View, &'a Pool),
+        context: &'a PickContext<'a>,
+        refused: &'a Refused,
+    ) -> Self {
         Self {
+            slab,
+            follow,
             view,
-            tried,
+            pool,
+            context,
             refused,
+            all_open: refused.is_empty() && context.tried.is_empty(),
         }
     }
 
-    fn entry(&self, index: usize) -> Option<&'a Entry> {
-        self.view.ready.get(index)
+    fn member(&self, index: usize) -> Option<&'a Member> {
+        self.view.member_of(self.pool, index)
+    }
+
+    #[inline]
+    pub(crate) fn hot(&self, index: usize) -> Option<&'a Hot> {
+        self.slab.slot(*self.pool.slots.get(index)?)
     }
 
     /// How many there are, open or not.
     pub fn len(&self) -> usize {
-        self.view.ready.len()
+        self.pool.slots.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.view.ready.is_empty()
+        self.pool.slots.is_empty()
     }
 
     /// The instance at `index`.
     pub fn instance(&self, index: usize) -> Option<&'a Instance> {
-        self.entry(index).map(|entry| &*entry.instance)
+        self.member(index).map(|member| &*member.instance)
+    }
+
+    /// What the balancer [prepared](Balancer::prepare) for this pool.
+    pub fn prepared<T: Any + Send + Sync>(&self) -> Option<&'a T> {
+        self.pool.prepared.as_deref()?.downcast_ref()
     }
 
     /// Whether it may be chosen for this call.
+    #[inline]
     pub fn is_open(&self, index: usize) -> bool {
-        let open = |entry: &Entry| !self.tried.has_tried(&entry.instance.id);
-        self.entry(index).is_some_and(open) && !self.refused.contains(index)
+        let Some(&slot) = self.pool.slots.get(index) else {
+            return false;
+        };
+        self.all_open || !self.is_closed(index, slot)
     }
 
-    /// Its weight, which is not zero.
+    fn is_closed(&self, index: usize, slot: u32) -> bool {
+        self.refused.contains(slot)
+            || self
+                .member(index)
+                .is_none_or(|member| self.context.has_tried(&member.instance.id))
+    }
+
+    /// Whether nobody is closed.
+    #[inline]
+    pub fn all_open(&self) -> bool {
+        self.all_open
+    }
+
+    /// Its effective weight, which is not zero: slow start and reported load are in it.
     pub fn weight(&self, index: usize) -> u32 {
-        self.entry(index).map_or(0, |entry| entry.instance.weight)
+        if index < self.len() {
+            self.pool.weights.weight(index)
+        } else {
+            0
+        }
+    }
+
+    /// How much less than the mean weight it has: 2 for half of it.
+    #[inline]
+    pub(crate) fn lightness(&self, index: usize) -> f32 {
+        self.pool.weights.lightness(index)
+    }
+
+    /// Whether all have the same weight.
+    pub fn is_uniform(&self) -> bool {
+        matches!(self.pool.weights, crate::weights::Weights::Equal(_))
     }
 
     /// The greatest weight of all.
     pub fn greatest_weight(&self) -> u32 {
-        self.view.greatest_weight
+        self.pool.weights.greatest()
     }
 
     /// Its calls that are not settled.
     pub fn in_flight(&self, index: usize) -> u32 {
-        self.entry(index).map_or(0, |entry| entry.slot.in_flight())
+        self.hot(index).map_or(0, Hot::in_flight)
     }
 
-    /// The moving average of its latency in seconds, which decays while it is idle; `None` before its first
-    /// success.
+    /// The peak-sensitive moving average of its latency in seconds, which decays while it is idle; `None`
+    /// before its first success.
     pub fn latency(&self, index: usize, now: Monotonic) -> Option<f64> {
-        self.entry(index)?.slot.latency(now)
+        let latency = self.hot(index)?.latency(self.follow, now)?;
+        Some(f64::from(latency))
     }
 
-    /// One of them by a uniform draw, each with a chance in proportion to its weight.
+    /// The same as the balancers of this crate read it.
+    #[inline]
+    pub(crate) fn latency_of(&self, hot: &Hot, now: Monotonic) -> Option<f32> {
+        hot.latency(self.follow, now)
+    }
+
+    /// The share of successes among its last calls, in `0..=1`; 1 before the first one.
+    pub fn success(&self, index: usize) -> f64 {
+        self.hot(index).map_or(1.0, |hot| f64::from(hot.success()))
+    }
+
+    /// Whether it asked to be left alone (`Retry-After`) for longer than until `now`.
+    pub fn is_spared(&self, index: usize, now: Monotonic) -> bool {
+        self.hot(index).is_some_and(|hot| hot.is_spared(now))
+    }
+
+    /// Where the caller is, as far as the context says.
+    pub fn caller(&self) -> Option<&'a Locality> {
+        self.context.locality
+    }
+
+    /// One of them by a uniform draw, each with a chance in proportion to its weight; in constant time.
+    #[inline]
     pub fn sample(&self, draw: u64) -> Option<usize> {
-        let total = self.view.ready.last()?.upto;
-        let target = u64::try_from((u128::from(draw) * u128::from(total)) >> 64).ok()?;
-        let at = self
-            .view
-            .ready
-            .partition_point(|entry| entry.upto <= target);
-        Some(at)
+        self.pool.weights.at(draw, self.pool.slots.len())
     }
 
     /// One of those that are open by a uniform draw, each with a chance in proportion to its weight; it walks
     /// over all of them.
-    fn sample_open(&self, draw: u64) -> Option<usize> {
+    pub fn sample_open(&self, draw: u64) -> Option<usize> {
         let open = || (0..self.len()).filter(|&index| self.is_open(index));
         let weight = |index| u64::from(self.weight(index));
         let total: u64 = open().map(weight).sum();
@@ -153,4 +291,36 @@ impl<'a> Candidates<'a> {
         let around = (index..length).chain(0..index.min(length));
         around.into_iter().find(|&index| self.is_open(index))
     }
+
+    /// One that is open by a draw: by its weight, or a neighbour where many are closed.
+    #[inline]
+    pub(crate) fn draw_open(&self, mut draw: u64) -> Option<usize> {
+        let mut index = self.sample(draw)?;
+        if self.all_open {
+            return Some(index);
+        }
+        for _ in 0..REDRAWS {
+            if self.is_open(index) {
+                return Some(index);
+            }
+            draw = mix(draw);
+            index = self.sample(draw)?;
+        }
+        self.open_from(index)
+    }
 }
+
+/// How often a draw that hits a closed candidate is repeated before the next open neighbour is taken.
+const REDRAWS: u32 = 4;
+
+/// The finaliser of `SplitMix64` (Steele, Lea, Flood 2014): a second draw out of the first.
+#[inline]
+pub(crate) fn mix(draw: u64) -> u64 {
+    let mut bits = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// How the latency that candidates show follows the samples.
+pub(crate) const TAU: Duration = Duration::from_secs(10);

@@ -8,6 +8,8 @@ use orchestra_core::{InstanceId, Listener, ServiceName, Silent};
 use crate::error::ErrorKind;
 use crate::health::Health;
 use crate::instance::{Incarnation, Instance};
+use crate::outlier;
+use crate::resolver::NoCandidate;
 use crate::source::{Removal, Revision};
 
 /// Something that a registry or a driver of this crate did or noticed.
@@ -59,6 +61,42 @@ pub enum Event {
         revision: Revision,
         /// How many members there are now.
         members: usize,
+    },
+    /// A call was given to an instance; told only if the resolver was asked to.
+    Picked {
+        /// The service.
+        service: ServiceName,
+        /// The id.
+        id: InstanceId,
+        /// Whether the call is the trial of an ejected instance.
+        trial: bool,
+    },
+    /// A call found nobody; told only if the resolver was asked to tell of picks.
+    NotPicked(NoCandidate),
+    /// Every gate refused, and a call went past one.
+    GateBypassed {
+        /// The service.
+        service: ServiceName,
+        /// The id.
+        id: InstanceId,
+    },
+    /// The detection of outliers decided something about an instance.
+    Outlier {
+        /// The service.
+        service: ServiceName,
+        /// The id.
+        id: InstanceId,
+        /// The incarnation.
+        incarnation: Incarnation,
+        /// What, and why.
+        change: outlier::Change,
+    },
+    /// So few members are fit that calls go to the others too, or no longer so few.
+    Panic {
+        /// The service.
+        service: ServiceName,
+        /// Whether it begins.
+        entered: bool,
     },
     /// A source failed; the members known last stay in use.
     SourceFailed {

@@ -158,7 +158,7 @@ impl Driver {
     /// From a snapshot until the watch wants another one.
     async fn once(&mut self) -> Result<()> {
         let snapshot = self.source.snapshot(&self.scope);
-        let mut members = match tokio::time::timeout(self.config.timeout, snapshot).await {
+        let members = match tokio::time::timeout(self.config.timeout, snapshot).await {
             Ok(snapshot) => snapshot?,
             Err(elapsed) => {
                 let message = format!("no snapshot of {} in time", self.scope);
@@ -172,8 +172,7 @@ impl Driver {
             match watch.next().await? {
                 WatchEvent::Resync => return Ok(()),
                 WatchEvent::Changes { revision, changes } => {
-                    members.advance(revision, &changes);
-                    self.resolver.apply(&members);
+                    self.resolver.advance(revision, &changes);
                     self.barren = 0;
                 }
             }

@@ -31,8 +31,9 @@ pub mod subsetting;
 mod exchange;
 mod slab;
 mod task;
+mod weights;
 
-pub use balance::{Balancer, Candidates, P2c, RoundRobin};
+pub use balance::{Balancer, Candidates, P2c, PoolMembers, Prepared, RoundRobin, Weighted};
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use follow::Follow;
@@ -46,7 +47,7 @@ pub use instance::{Incarnation, Instance, Override, ProbeTarget, Registration, S
 pub use registry::http::HttpRegistry;
 pub use registry::memory::MemoryRegistry;
 pub use registry::{Lease, Registry};
-pub use resolver::{Choice, InFlight, NoCandidate, PickContext, Resolver, Token};
+pub use resolver::{Choice, Completion, InFlight, NoCandidate, PickContext, Resolver, Token};
 pub use source::{
     Capabilities, Change, Removal, RemovalReason, Revision, Scope, Snapshot, Source, Watch,
     WatchEvent, WatchStream,

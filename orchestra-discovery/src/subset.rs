@@ -168,6 +168,25 @@ impl SubsetPlan {
         self.unindexed
     }
 
+    /// The positions of every subset and default subset that has members.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &[u32]> {
+        let subsets = self.tables.iter().flat_map(|table| &table.subsets);
+        let own = self
+            .tables
+            .iter()
+            .filter_map(|table| match &table.otherwise {
+                Otherwise::Own(resolved) => Some(resolved),
+                Otherwise::General | Otherwise::Table(_) => None,
+            });
+        let defaults = own
+            .chain([&self.fallback])
+            .filter_map(|resolved| match resolved {
+                Resolved::Default(members) if !members.is_empty() => Some(&**members),
+                _ => None,
+            });
+        subsets.map(|subset| &*subset.members).chain(defaults)
+    }
+
     fn general(&self) -> Match<'_> {
         match self.fallback.as_match() {
             Match::Nobody if self.panic_mode_any => match self.fallback {

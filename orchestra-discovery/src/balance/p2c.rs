@@ -1,23 +1,26 @@
-//! The power of two choices.
+//! The power of two choices over peak-sensitive latency and calls in flight.
 //!
-//! Two candidates are drawn, each in proportion to its weight, and the one with fewer calls in flight per
-//! weight wins: `a.in_flight / a.weight < b.in_flight / b.weight`, compared without division. The maximal
-//! load falls from `log n / log log n` to `log log n` (Mitzenmacher, "The Power of Two Choices in
-//! Randomized Load Balancing", 2001).
+//! Two candidates are drawn, each in proportion to its weight, and the cheaper one wins:
 //!
-//! On a tie, which is the rule while the service is idle, the first one drawn stays, so that shares follow
-//! the weights; unless its latency is at least twice the other's. Latency is an average of successes alone
-//! and decays while idle: an instance that fails fast does not look fast, and one that was slow is tried again.
+//! ```text
+//! cost = latency * (1 + in_flight * mean weight / weight) / success²
+//! ```
+//!
+//! While nothing is in flight the draw alone follows the weights. Latency is Finagle's peak EWMA of
+//! successes alone, and `success` the share of successes among the last calls, so an instance that fails fast
+//! does not look fast. Of two choices the maximal load is `log log n` instead of `log n / log log n`
+//! (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
+//!
+//! * One of whom nothing is known is free while it has no call in flight, and dear while it has one: it is
+//!   tried once, and its first answer decides.
+//! * One that asked to be left alone (`Retry-After`) loses to any that did not.
 
-use super::{Balancer, Candidates};
+use orchestra_core::Monotonic;
+
+use super::{Balancer, Candidates, mix};
 use crate::resolver::PickContext;
 
-/// How often a draw that hits a closed candidate is repeated before the next open neighbour is taken.
-const REDRAWS: u32 = 4;
-/// The ratio of latencies below which a tie is left to the draw.
-const SLOWER: f64 = 2.0;
-
-/// Power of two choices over weights, calls in flight and latency.
+/// Power of two choices over weights, calls in flight, latency and successes.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -29,54 +32,60 @@ const SLOWER: f64 = 2.0;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct P2c;
 
+/// The cost of one of whom nothing is known and who has a call in flight, and what sparing adds: seconds that
+/// no latency reaches.
+const UNKNOWN: f32 = 1e6;
+const SPARED: f32 = 1e9;
+
 impl Balancer for P2c {
+    #[inline]
     fn choose(&self, candidates: &Candidates<'_>, context: &PickContext<'_>) -> Option<usize> {
-        let first = draw_open(candidates, context.draw)?;
-        let second = draw_open(candidates, mix(context.draw))?;
+        let first = candidates.draw_open(context.draw)?;
+        let other = mix(context.draw);
+        let second = candidates.draw_open(other)?;
         let second = if second == first {
-            candidates.open_from(first + 1)?
+            another(candidates, first)?
         } else {
             second
         };
-        if is_better(candidates, context, second, first) {
-            Some(second)
-        } else {
-            Some(first)
-        }
+        let (a, b) = (
+            cost(candidates, first, context.now),
+            cost(candidates, second, context.now),
+        );
+        Some(if b < a { second } else { first })
     }
 }
 
-fn draw_open(candidates: &Candidates<'_>, mut draw: u64) -> Option<usize> {
-    let mut index = candidates.sample(draw)?;
-    for _ in 0..REDRAWS {
-        if candidates.is_open(index) {
-            return Some(index);
-        }
-        draw = mix(draw);
-        index = candidates.sample(draw)?;
-    }
-    candidates.open_from(index)
-}
-
-fn is_better(candidates: &Candidates<'_>, context: &PickContext<'_>, a: usize, b: usize) -> bool {
-    let load = |of: usize, per: usize| {
-        u64::from(candidates.in_flight(of)) * u64::from(candidates.weight(per))
+/// The open neighbour of one that was drawn twice; itself if there is none.
+#[inline]
+fn another(candidates: &Candidates<'_>, first: usize) -> Option<usize> {
+    let next = if first + 1 < candidates.len() {
+        first + 1
+    } else {
+        0
     };
-    let (load_a, load_b) = (load(a, b), load(b, a));
-    if load_a != load_b {
-        return load_a < load_b;
+    if candidates.all_open() {
+        return Some(next);
     }
-    let latency = |of| candidates.latency(of, context.now);
-    match (latency(a), latency(b)) {
-        (Some(a), Some(b)) => a * SLOWER <= b && a < b,
-        _ => false,
-    }
+    candidates.open_from(next)
 }
 
-/// The finaliser of `SplitMix64` (Steele, Lea, Flood 2014): a second draw out of the first.
-fn mix(draw: u64) -> u64 {
-    let mut bits = draw.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
+#[inline]
+fn cost(candidates: &Candidates<'_>, index: usize, now: Monotonic) -> f32 {
+    let Some(hot) = candidates.hot(index) else {
+        return f32::INFINITY;
+    };
+    let in_flight = hot.in_flight() as f32 * candidates.lightness(index);
+    let latency = match candidates.latency_of(hot, now) {
+        Some(latency) => latency.max(f32::MIN_POSITIVE),
+        None if in_flight == 0.0 => 0.0,
+        None => UNKNOWN,
+    };
+    let success = hot.success();
+    let cost = latency * (in_flight + 1.0) / (success * success).max(1e-4);
+    if hot.is_spared(now) {
+        cost + SPARED
+    } else {
+        cost
+    }
 }

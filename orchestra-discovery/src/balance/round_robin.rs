@@ -6,9 +6,10 @@
 //! `weighted_round_robin`, proposal A58, after Waldspurger's stride scheduling). We keep the weights as
 //! they are, where grpc scales them to 16 bits: the shares are exact.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Balancer, Candidates};
+use super::{Balancer, Candidates, PoolMembers, Prepared};
 use crate::resolver::PickContext;
 
 /// Each in turn, as often as its weight says.
@@ -21,26 +22,29 @@ use crate::resolver::PickContext;
 /// let resolver = Resolver::new("payments".parse()?, Config::default().balancer(turns));
 /// # Ok::<(), orchestra_core::InvalidName>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RoundRobin {
-    step: AtomicU64,
+    start: u64,
 }
 
 impl RoundRobin {
     /// Begins at this step; give processes different ones so that they do not walk in line.
-    pub const fn starting_at(step: u64) -> Self {
-        Self {
-            step: AtomicU64::new(step),
-        }
+    pub const fn starting_at(start: u64) -> Self {
+        Self { start }
     }
 }
 
+/// A pool's step, which outlives changes of its members.
+#[derive(Debug)]
+struct Step(AtomicU64);
+
 impl Balancer for RoundRobin {
     fn choose(&self, candidates: &Candidates<'_>, context: &PickContext<'_>) -> Option<usize> {
+        let Step(step) = candidates.prepared()?;
         let length = u64::try_from(candidates.len()).ok().filter(|&n| n > 0)?;
         // The heaviest is taken in every round, so a round finds an open one unless it is closed.
         for _ in 0..2 * length {
-            let step = self.step.fetch_add(1, Ordering::Relaxed);
+            let step = step.fetch_add(1, Ordering::Relaxed);
             let index = usize::try_from(step % length).ok()?;
             if is_turn(candidates, index, step / length) && candidates.is_open(index) {
                 return Some(index);
@@ -48,6 +52,11 @@ impl Balancer for RoundRobin {
         }
         // The heaviest are closed, and the turns of the others are rare: no one of them may get all the rest.
         candidates.sample_open(context.draw)
+    }
+
+    fn prepare(&self, _: &PoolMembers<'_>, before: Option<Prepared>) -> Option<Prepared> {
+        let kept = before.filter(|before| before.is::<Step>());
+        Some(kept.unwrap_or_else(|| Arc::new(Step(AtomicU64::new(self.start)))))
     }
 }
 

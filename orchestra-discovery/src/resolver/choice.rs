@@ -2,10 +2,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::{InstanceId, Monotonic, Outcome, ServiceName};
+use orchestra_core::{InstanceId, Labels, Locality, Monotonic, Outcome, ServiceName};
 
-use super::Resolver;
+use super::completion::Completion;
 use super::view::{Refused, View};
+use super::{Census, Resolver};
 use crate::instance::Instance;
 use crate::slab::Token;
 
@@ -29,26 +30,63 @@ pub struct PickContext<'a> {
     pub draw: u64,
     /// Who has been tried for this call already: none of them is picked again.
     pub tried: &'a [InstanceId],
+    /// What hash balancers go by, as of a session or a key; the draw where it is absent.
+    pub hash: Option<u64>,
+    /// Where the caller is, for those who score by proximity.
+    pub locality: Option<&'a Locality>,
+    /// The subset it is for: taken into account if the resolver was made with subsets.
+    pub subset: Option<&'a Labels>,
+    /// Whom it should go to if possible at all, as a cookie may ask.
+    pub sticky: Option<&'a InstanceId>,
 }
 
-impl PickContext<'_> {
+impl<'a> PickContext<'a> {
     /// A first attempt.
     pub const fn new(now: Monotonic, draw: u64) -> Self {
         Self {
             now,
             draw,
             tried: &[],
+            hash: None,
+            locality: None,
+            subset: None,
+            sticky: None,
         }
     }
 
     /// A further attempt, after these.
     #[must_use]
-    pub const fn tried(self, tried: &[InstanceId]) -> PickContext<'_> {
-        PickContext {
-            now: self.now,
-            draw: self.draw,
-            tried,
-        }
+    pub const fn tried(mut self, tried: &'a [InstanceId]) -> Self {
+        self.tried = tried;
+        self
+    }
+
+    /// With this hash of what it is about.
+    #[must_use]
+    pub const fn hash(mut self, hash: u64) -> Self {
+        self.hash = Some(hash);
+        self
+    }
+
+    /// From this place.
+    #[must_use]
+    pub const fn locality(mut self, locality: &'a Locality) -> Self {
+        self.locality = Some(locality);
+        self
+    }
+
+    /// For the members with these labels.
+    #[must_use]
+    pub const fn subset(mut self, labels: &'a Labels) -> Self {
+        self.subset = Some(labels);
+        self
+    }
+
+    /// For this member, as long as it takes calls and is not unhealthy; else for any.
+    #[must_use]
+    pub const fn sticky(mut self, id: &'a InstanceId) -> Self {
+        self.sticky = Some(id);
+        self
     }
 
     pub(crate) fn has_tried(&self, id: &InstanceId) -> bool {
@@ -89,9 +127,9 @@ impl InFlight {
     }
 
     /// Says what became of the call.
-    pub fn settle(mut self, outcome: Outcome, now: Monotonic) {
+    pub fn settle<'c>(mut self, completion: impl Into<Completion<'c>>, now: Monotonic) {
         if let Some(token) = self.token.take() {
-            self.resolver.settle(token, outcome, now);
+            self.resolver.settle(token, completion, now);
         }
     }
 }
@@ -126,10 +164,20 @@ pub struct NoCandidate {
     pub starting: u32,
     /// Those that take no new calls.
     pub draining: u32,
+    /// Those that an operator took out of service.
+    pub out_of_service: u32,
+    /// Those outside this client's subset of the service.
+    pub outside: u32,
     /// Those of weight zero.
     pub zero_weight: u32,
+    /// Those that no health check has found healthy yet, if that is asked for.
+    pub unchecked: u32,
     /// Those that failed their health checks.
     pub unhealthy: u32,
+    /// Those that are ejected as outliers.
+    pub ejected: u32,
+    /// Whether calls for the subset that was asked for have nobody to go to.
+    pub no_subset: bool,
     /// Those that were tried for this call already.
     pub tried: u32,
     /// Those whose gates refused.
@@ -147,17 +195,38 @@ impl NoCandidate {
         context: &PickContext<'_>,
         refused: &Refused,
     ) -> Self {
-        let census = view.census;
-        let tried = view.ready.iter();
-        let tried = tried.filter(|entry| context.has_tried(&entry.instance.id));
+        let Census {
+            registered,
+            outside,
+            starting,
+            draining,
+            out_of_service,
+            zero_weight,
+            unchecked,
+            unhealthy,
+            ejected,
+        } = view.census;
+        let plan = view.plan(context);
+        let pools = plan.into_iter().flat_map(|plan| plan.pools());
+        let members = pools.flat_map(|pool| &pool.slots);
+        let tried = members.filter(|slot| {
+            let member = view.members.member(**slot);
+            member.is_some_and(|member| context.has_tried(&member.instance.id))
+        });
+        let tried = u32::try_from(tried.count()).unwrap_or(u32::MAX);
         Self {
             service: service.clone(),
-            registered: census.registered,
-            starting: census.starting,
-            draining: census.draining,
-            zero_weight: census.zero_weight,
-            unhealthy: census.unhealthy,
-            tried: u32::try_from(tried.count()).unwrap_or(u32::MAX),
+            registered,
+            outside,
+            starting,
+            draining,
+            out_of_service,
+            zero_weight,
+            unchecked,
+            unhealthy,
+            ejected,
+            no_subset: plan.is_none(),
+            tried,
             refused: refused.count,
             reason: refused.reason,
             retry_after: refused.retry_after,
@@ -173,13 +242,20 @@ impl fmt::Display for NoCandidate {
         let counts = [
             (self.starting, "starting"),
             (self.draining, "draining"),
+            (self.out_of_service, "out of service"),
+            (self.outside, "outside the subset"),
             (self.zero_weight, "of weight zero"),
+            (self.unchecked, "unchecked"),
             (self.unhealthy, "unhealthy"),
+            (self.ejected, "ejected"),
             (self.tried, "tried"),
             (self.refused, "refused by their gates"),
         ];
         for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
             write!(f, ", {count} {what}")?;
+        }
+        if self.no_subset {
+            write!(f, ", none in the subset that was asked for")?;
         }
         match self.reason {
             Some(reason) => write!(f, " ({reason})"),

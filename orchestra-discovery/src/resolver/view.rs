@@ -1,131 +1,180 @@
 //! The immutable state that a pick reads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::sooner;
-use crate::gate::Refusal;
-use crate::health::Health;
-use crate::instance::{Instance, Status};
-use crate::slab::{Slot, Token};
+use orchestra_core::{InstanceId, Monotonic};
+use parking_lot::Mutex;
+
+use super::plan::{Plan, Pool, Subsets};
+use super::{PickContext, sooner};
+use crate::gate::{Gate, Refusal};
+use crate::instance::Instance;
+use crate::outlier::Thresholds;
+use crate::reported::ReportedWeight;
 use crate::source::Revision;
 
-/// A member as the writer keeps it.
-#[derive(Debug)]
+/// A member, at the place of its slot.
+#[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) instance: Arc<Instance>,
-    pub(crate) slot: Arc<Slot>,
-    pub(crate) health: Health,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+    /// What most members do not have: boxed, so that they do not pay for it.
+    pub(crate) extra: Option<Arc<Extra>>,
 }
 
-/// A member that takes calls.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) instance: Arc<Instance>,
-    pub(crate) slot: Arc<Slot>,
-    /// The sum of the weights up to and with this one.
-    pub(crate) upto: u64,
+pub(crate) struct Extra {
+    pub(crate) gate: Option<Arc<dyn Gate>>,
+    pub(crate) reported: Mutex<ReportedWeight>,
+}
+
+/// Members whose slots are neighbours: a change copies one chunk, not all members.
+const CHUNK: usize = 64;
+type Chunk = [Option<Member>; CHUNK];
+
+/// The members by slot.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Members(Vec<Arc<Chunk>>);
+
+impl Members {
+    pub(crate) fn member(&self, slot: u32) -> Option<&Member> {
+        let slot = slot as usize;
+        self.0.get(slot / CHUNK)?.get(slot % CHUNK)?.as_ref()
+    }
+
+    pub(crate) fn set(&mut self, slot: u32, member: Option<Member>) {
+        let slot = slot as usize;
+        while self.0.len() <= slot / CHUNK {
+            self.0.push(Arc::new([const { None }; CHUNK]));
+        }
+        if let Some(chunk) = self.0.get_mut(slot / CHUNK)
+            && let Some(place) = Arc::make_mut(chunk).get_mut(slot % CHUNK)
+        {
+            *place = member;
+        }
+    }
 }
 
 /// Why members take no calls: each counts once, for the first reason in this order.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Census {
     pub(crate) registered: u32,
+    pub(crate) outside: u32,
     pub(crate) starting: u32,
     pub(crate) draining: u32,
+    pub(crate) out_of_service: u32,
     pub(crate) zero_weight: u32,
+    pub(crate) unchecked: u32,
     pub(crate) unhealthy: u32,
+    pub(crate) ejected: u32,
 }
 
-impl Census {
-    /// Whether the member takes calls.
-    fn count(&mut self, member: &Member) -> bool {
-        self.registered += 1;
-        let reason = match member.instance.status {
-            Status::Starting => &mut self.starting,
-            Status::Draining => &mut self.draining,
-            Status::Ready if member.instance.weight == 0 => &mut self.zero_weight,
-            Status::Ready if member.health == Health::Unhealthy => &mut self.unhealthy,
-            Status::Ready => return true,
-        };
-        *reason += 1;
-        false
+/// When an ejected member may be tried by a call.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    pub(crate) slot: u32,
+    due: AtomicU64,
+}
+
+/// A trial that is not settled by then is followed by another.
+const TRIAL_LEASE: Duration = Duration::from_secs(5);
+
+impl Trial {
+    pub(crate) fn new(slot: u32, due: Monotonic) -> Self {
+        Self {
+            slot,
+            due: AtomicU64::new(due.as_nanos()),
+        }
+    }
+
+    /// Whether this call is the trial; of those that ask at once one is.
+    pub(crate) fn claim(&self, now: Monotonic) -> bool {
+        let due = self.due.load(Ordering::Relaxed);
+        due <= now.as_nanos() && {
+            let next = (now + TRIAL_LEASE).as_nanos();
+            let claimed =
+                self.due
+                    .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed);
+            claimed.is_ok()
+        }
     }
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct View {
     pub(crate) revision: Revision,
-    pub(crate) ready: Box<[Entry]>,
-    pub(crate) greatest_weight: u32,
+    pub(crate) members: Members,
+    /// The slots of all members in the order of their ids.
+    pub(crate) order: Arc<[u32]>,
+    pub(crate) plan: Plan,
+    pub(crate) subsets: Option<Subsets>,
+    pub(crate) trials: Box<[Trial]>,
+    pub(crate) thresholds: Thresholds,
     pub(crate) census: Census,
-    slots: Box<[Option<Arc<Slot>>]>,
 }
 
 impl View {
-    pub(crate) fn new<'a>(
-        revision: Revision,
-        members: impl Iterator<Item = &'a Member>,
-        slots: usize,
-    ) -> Self {
-        let mut view = Self {
-            revision,
-            slots: vec![None; slots].into(),
-            ..Self::default()
-        };
-        let mut upto = 0_u64;
-        let mut ready = Vec::new();
-        for member in members {
-            if let Some(place) = view.slots.get_mut(member.slot.index()) {
-                *place = Some(Arc::clone(&member.slot));
-            }
-            if view.census.count(member) {
-                let weight = member.instance.weight;
-                view.greatest_weight = view.greatest_weight.max(weight);
-                upto += u64::from(weight);
-                ready.push(Entry {
-                    instance: Arc::clone(&member.instance),
-                    slot: Arc::clone(&member.slot),
-                    upto,
-                });
-            }
+    pub(crate) fn plan(&self, context: &PickContext<'_>) -> Option<&Plan> {
+        match (&self.subsets, context.subset) {
+            (Some(subsets), Some(asked)) => subsets.plan(asked, &self.plan),
+            _ => Some(&self.plan),
         }
-        view.ready = ready.into();
-        view
     }
 
-    pub(crate) fn slot(&self, token: Token) -> Option<&Slot> {
-        self.slots.get(token.index())?.as_deref()
+    /// The member of this id.
+    pub(crate) fn find(&self, id: &InstanceId) -> Option<&Member> {
+        let by_id = |slot: &u32| match self.members.member(*slot) {
+            Some(member) => member.instance.id.cmp(id),
+            None => std::cmp::Ordering::Less,
+        };
+        let at = self.order.binary_search_by(by_id).ok()?;
+        self.members.member(*self.order.get(at)?)
+    }
+
+    /// All members in the order of their ids.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Member> {
+        self.order
+            .iter()
+            .filter_map(|&slot| self.members.member(slot))
+    }
+
+    pub(crate) fn member_of(&self, pool: &Pool, index: usize) -> Option<&Member> {
+        self.members.member(*pool.slots.get(index)?)
     }
 }
 
 /// How many refusals a pick remembers one by one; after them it walks over all.
 const REMEMBERED: usize = 8;
 
-/// The candidates whose gates refused this pick.
+/// The candidates that refused this pick.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
-    indices: [usize; REMEMBERED],
+    slots: [u32; REMEMBERED],
     pub(crate) count: u32,
     pub(crate) reason: Option<&'static str>,
     pub(crate) retry_after: Option<Duration>,
 }
 
 impl Refused {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.count as usize >= REMEMBERED
     }
 
-    pub(crate) fn contains(&self, index: usize) -> bool {
-        self.indices
-            .iter()
-            .take(self.count as usize)
-            .any(|&held| held == index)
+    pub(crate) fn contains(&self, slot: u32) -> bool {
+        let held = self.slots.iter().take(self.count as usize);
+        held.into_iter().any(|&held| held == slot)
     }
 
-    pub(crate) fn add(&mut self, index: usize, refusal: Refusal) {
-        if let Some(place) = self.indices.get_mut(self.count as usize) {
-            *place = index;
+    pub(crate) fn add(&mut self, slot: u32, refusal: Refusal) {
+        if let Some(place) = self.slots.get_mut(self.count as usize) {
+            *place = slot;
         }
         self.count += 1;
         self.reason = Some(refusal.reason);

@@ -1,18 +1,50 @@
-//! The moving average of a slot's latency in one atomic word.
+//! The peak-sensitive moving average of a slot's latency in one atomic word.
 //!
-//! The word holds the moment of the last sample in units of 2^20 ns (about a millisecond, 52 days until it
-//! wraps) and the average in seconds as an `f32`. The arithmetic is [`Ewma`]'s.
+//! The word holds the moment of the last sample in units of 2^18 ns (a quarter of a millisecond, 13 days until
+//! it wraps) and the average in seconds as an `f32`. With `w = e^(-Δt/τ)` for the time since the last sample,
+//! the average decays to `c·w` while nobody asks. A sample above that is taken at once, one below pulls it to
+//! `c·w + s·(1 - w)`. This is Finagle's `PeakEwma` with one difference: there a read observes a zero and moves the
+//! time of the last sample, so what a sample weighs depends on how often the balancer looked. An instance that
+//! turns slow is noticed by its first slow answer, and one that was slow is tried again later.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use orchestra_core::{Ewma, Monotonic};
+use orchestra_core::Monotonic;
 
-/// How fast the average forgets.
-const TAU: Duration = Duration::from_secs(10);
 /// No sample yet: a NaN, which no sample is.
 const EMPTY: u64 = u64::MAX;
-const UNIT_SHIFT: u32 = 20;
+const UNIT_SHIFT: u32 = 18;
+/// So many units in a second.
+const UNITS: f32 = 1e9 / (1 << UNIT_SHIFT) as f32;
+
+/// How an average follows its samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Follow {
+    /// The inverse of τ, in units of the word.
+    rate: f32,
+    /// Whether a sample above the average is taken at once.
+    peak: bool,
+}
+
+impl Follow {
+    /// With this time constant; zero keeps the last sample alone.
+    pub(crate) fn new(tau: Duration, peak: bool) -> Self {
+        let units = (tau.as_secs_f32() * UNITS).max(f32::MIN_POSITIVE);
+        Self {
+            rate: units.recip(),
+            peak,
+        }
+    }
+
+    /// What is left after so many units.
+    fn kept(self, units: u32) -> f32 {
+        if units == 0 {
+            return 1.0;
+        }
+        (-(units as f32) * self.rate).exp()
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Latency(AtomicU64);
@@ -24,51 +56,72 @@ impl Default for Latency {
 }
 
 impl Latency {
-    pub(super) fn observe(&self, now: Monotonic, sample: Duration) {
-        let fold = |word| {
-            let mut average = unpack(word, now);
-            average.observe(now, sample.as_secs_f64());
-            average.value().map(|value| pack(now, value))
+    pub(super) fn reset(&self) {
+        self.0.store(EMPTY, Ordering::Relaxed);
+    }
+
+    /// Takes a sample. Of samples at the same time one may be lost: the average is none the worse.
+    pub(super) fn observe(&self, follow: Follow, now: Monotonic, sample: Duration) {
+        let word = self.0.load(Ordering::Relaxed);
+        let sample = sample.as_secs_f32();
+        let value = match unpack(word, now) {
+            None => sample,
+            Some((value, units)) => {
+                let kept = follow.kept(units);
+                let decayed = value * kept;
+                if follow.peak && sample > decayed {
+                    sample
+                } else {
+                    decayed + sample * (1.0 - kept)
+                }
+            }
         };
-        // `None` would mean that a duration is not finite; there is nothing to store then.
-        let _unchanged = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fold);
+        self.0.store(pack(now, value), Ordering::Relaxed);
     }
 
     /// The average in seconds, decayed since the last sample.
-    pub(super) fn decayed(&self, now: Monotonic) -> Option<f64> {
-        unpack(self.0.load(Ordering::Relaxed), now).decayed(now)
+    pub(super) fn decayed(&self, follow: Follow, now: Monotonic) -> Option<f32> {
+        let (value, units) = unpack(self.0.load(Ordering::Relaxed), now)?;
+        Some(value * follow.kept(units))
+    }
+
+    /// Brings the moment up to date, so that it never is half a turn old.
+    pub(super) fn refresh(&self, follow: Follow, now: Monotonic) {
+        if let Some(value) = self.decayed(follow, now) {
+            self.0.store(pack(now, value), Ordering::Relaxed);
+        }
     }
 }
 
+/// The moment in units, which wraps.
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "an f32 keeps seven digits of a latency, and the moment is meant to wrap"
+    reason = "the moment is meant to wrap"
 )]
-fn pack(now: Monotonic, value: f64) -> u64 {
-    let moment = (now.as_nanos() >> UNIT_SHIFT) as u32;
-    u64::from(moment) << 32 | u64::from((value as f32).to_bits())
+pub(super) fn units(now: Monotonic) -> u32 {
+    (now.as_nanos() >> UNIT_SHIFT) as u32
+}
+
+/// The units from one moment to another; none if it is in the future, which another thread has just written.
+pub(super) fn elapsed(now: u32, then: u32) -> u32 {
+    let units = now.wrapping_sub(then);
+    if units > u32::MAX / 2 { 0 } else { units }
+}
+
+fn pack(now: Monotonic, value: f32) -> u64 {
+    u64::from(units(now)) << 32 | u64::from(value.to_bits())
 }
 
 #[expect(
     clippy::cast_possible_truncation,
     reason = "each half of the word is taken apart"
 )]
-fn unpack(word: u64, now: Monotonic) -> Ewma {
-    let mut average = Ewma::new(TAU);
+fn unpack(word: u64, now: Monotonic) -> Option<(f32, u32)> {
     if word == EMPTY {
-        return average;
+        return None;
     }
-    let units = ((now.as_nanos() >> UNIT_SHIFT) as u32).wrapping_sub((word >> 32) as u32);
-    // More than half a turn is a moment in the future, which another thread has just written.
-    let units = if units > u32::MAX / 2 { 0 } else { units };
-    let at = now
-        .as_nanos()
-        .saturating_sub(u64::from(units) << UNIT_SHIFT);
-    let value = f32::from_bits(word as u32);
-    average.observe(Monotonic::from_nanos(at), f64::from(value));
-    average
+    let age = elapsed(units(now), (word >> 32) as u32);
+    Some((f32::from_bits(word as u32), age))
 }
 
 #[cfg(test)]
@@ -79,35 +132,122 @@ mod tests {
         Monotonic::ZERO + Duration::from_millis(millis)
     }
 
-    #[test]
-    fn no_sample_is_no_latency() {
-        assert_eq!(Latency::default().decayed(at(5)), None);
+    fn peak() -> Follow {
+        Follow::new(Duration::from_secs(10), true)
     }
 
     #[test]
-    fn follows_the_exact_average_within_its_resolution() {
-        let (packed, mut exact) = (Latency::default(), Ewma::new(TAU));
-        for step in 1..200_u64 {
-            let (now, sample) = (at(step * 37), Duration::from_micros(step * 131));
-            packed.observe(now, sample);
-            exact.observe(now, sample.as_secs_f64());
+    fn follows_the_formula_within_its_resolution() {
+        let packed = Latency::default();
+        let (mut cost, mut stamp) = (0.0_f64, 0);
+        let mut rng = fastrand::Rng::with_seed(4);
+        let mut now = 0;
+        for _ in 0..2_000 {
+            now += rng.u64(1..400);
+            let sample = rng.u64(1..200);
+            packed.observe(peak(), at(now), Duration::from_millis(sample));
+            let kept = (-((now - stamp) as f64) / 10_000.0).exp();
+            let (decayed, sample) = (cost * kept, sample as f64 / 1e3);
+            cost = if sample > decayed {
+                sample
+            } else {
+                decayed + sample * (1.0 - kept)
+            };
+            stamp = now;
+            let found = f64::from(packed.decayed(peak(), at(now)).unwrap());
+            assert!((found - cost).abs() / cost < 0.01, "{found} {cost}");
         }
-        let (now, exact) = (at(9_000), exact.decayed(at(9_000)).unwrap());
-        let found = packed.decayed(now).unwrap();
-        assert!((found - exact).abs() / exact < 0.01, "{found} {exact}");
+    }
+
+    /// Finagle's metric as its source states it. A balancer reads it at each pick, and answers come later.
+    struct Finagle {
+        stamp: f64,
+        cost: f64,
+    }
+
+    impl Finagle {
+        fn observe(&mut self, now: f64, rtt: f64) {
+            let kept = (-(now - self.stamp) / 10.0).exp();
+            self.stamp = now;
+            self.cost = if rtt > self.cost {
+                rtt
+            } else {
+                self.cost * kept + rtt * (1.0 - kept)
+            };
+        }
+    }
+
+    #[test]
+    fn peaks_and_decays_as_finagle_does() {
+        let (ours, mut theirs) = (
+            Latency::default(),
+            Finagle {
+                stamp: 0.0,
+                cost: 0.0,
+            },
+        );
+        for (now, rtt) in [(1_000, 100), (3_000, 90), (9_000, 300), (20_000, 250)] {
+            ours.observe(peak(), at(now), Duration::from_millis(rtt));
+            theirs.observe(now as f64 / 1e3, 0.0);
+            theirs.observe(now as f64 / 1e3, rtt as f64 / 1e3);
+            for idle in [0, 700, 1_900] {
+                theirs.observe((now + idle) as f64 / 1e3, 0.0);
+                let found = f64::from(ours.decayed(peak(), at(now + idle)).unwrap());
+                assert!(
+                    (found - theirs.cost).abs() < 1e-3,
+                    "{found} {}",
+                    theirs.cost
+                );
+            }
+        }
+    }
+
+    /// The steps of tower's test of its decay: a first 5 ms, then nothing for a second and another.
+    #[test]
+    fn decays_as_towers_does() {
+        let follow = Follow::new(Duration::from_secs(1), true);
+        let latency = Latency::default();
+        latency.observe(follow, at(0), Duration::from_millis(5));
+        for (after, expected) in [(0, 5.0), (1_000, 1.839), (2_000, 0.677)] {
+            let found = latency.decayed(follow, at(after)).unwrap() * 1e3;
+            assert!((found - expected).abs() < 0.01, "{found} after {after}");
+        }
     }
 
     #[test]
     fn idle_latency_decays_towards_zero() {
         let latency = Latency::default();
-        latency.observe(at(0), Duration::from_secs(1));
-        assert!(latency.decayed(at(100_000)).unwrap() < 0.001);
+        latency.observe(peak(), at(0), Duration::from_secs(1));
+        assert!(latency.decayed(peak(), at(100_000)).unwrap() < 0.001);
     }
 
     #[test]
     fn a_reader_behind_the_writer_sees_the_value_undecayed() {
         let latency = Latency::default();
-        latency.observe(at(5_000), Duration::from_millis(250));
-        assert_eq!(latency.decayed(at(4_000)), Some(0.25));
+        latency.observe(peak(), at(5_000), Duration::from_millis(250));
+        assert_eq!(latency.decayed(peak(), at(4_000)), Some(0.25));
+    }
+
+    #[test]
+    fn refreshed_it_outlives_the_turn_of_its_clock() {
+        let latency = Latency::default();
+        latency.observe(peak(), at(0), Duration::from_secs(1));
+        let day = 86_400_000;
+        for days in 0..30 {
+            latency.refresh(peak(), at(days * day));
+        }
+        assert!(latency.decayed(peak(), at(30 * day)).unwrap() < 1e-6);
+    }
+
+    #[test]
+    fn absurd_time_constants_are_finite() {
+        for tau in [Duration::ZERO, Duration::MAX] {
+            let latency = Latency::default();
+            let follow = Follow::new(tau, true);
+            for n in 0..10 {
+                latency.observe(follow, at(n * 1_000), Duration::from_millis(10 + n));
+            }
+            assert!(latency.decayed(follow, at(20_000)).unwrap().is_finite());
+        }
     }
 }

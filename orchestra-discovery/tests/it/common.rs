@@ -25,12 +25,21 @@ pub(crate) fn snapshot(instances: impl IntoIterator<Item = Instance>) -> Snapsho
     Snapshot::new(Scope::Service(service()), Revision::new(1), instances)
 }
 
-/// A resolver with these members.
+/// Never in panic: whoever may not be picked is not.
+pub(crate) fn calm(
+    config: orchestra_discovery::resolver::Config,
+) -> orchestra_discovery::resolver::Config {
+    let mut priorities = orchestra_discovery::priority::Config::default();
+    priorities.panic_threshold = 0;
+    config.priorities(priorities)
+}
+
+/// A resolver with these members that is never in panic.
 pub(crate) fn with_members(
     config: orchestra_discovery::resolver::Config,
     instances: impl IntoIterator<Item = Instance>,
 ) -> Resolver {
-    let resolver = Resolver::new(service(), config);
+    let resolver = Resolver::new(service(), calm(config));
     resolver.apply(&snapshot(instances));
     resolver
 }

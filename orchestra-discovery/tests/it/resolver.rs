@@ -174,24 +174,6 @@ fn p2c_prefers_half_the_latency_and_tries_the_slow_one_again_later() {
 }
 
 #[test]
-fn p2c_leaves_like_latencies_to_the_weights() {
-    let resolver = with_members(Config::default(), [instance("p-1", 1), instance("p-2", 1)]);
-    let mut rng = fastrand::Rng::with_seed(3);
-    let mut slower = 0;
-    for n in 0..1_000 {
-        let now = at(n * 10);
-        let choice = resolver
-            .choose(&PickContext::new(now, rng.u64(..)))
-            .unwrap();
-        let is_slower = choice.instance.id.as_str() == "p-1";
-        slower += u32::from(is_slower);
-        let took = Duration::from_millis(if is_slower { 30 } else { 20 });
-        resolver.settle(choice.token, Outcome::Success, now + took);
-    }
-    assert!((420..580).contains(&slower), "{slower}");
-}
-
-#[test]
 fn failing_fast_does_not_look_fast() {
     let resolver = with_members(Config::default(), [instance("p-1", 1), instance("p-2", 1)]);
     let mut rng = fastrand::Rng::with_seed(3);
@@ -212,7 +194,8 @@ fn failing_fast_does_not_look_fast() {
             );
         }
     }
-    assert!((400..600).contains(&failing), "{failing}");
+    // It is ejected by its first failures, and tried once in a while.
+    assert!((1..60).contains(&failing), "{failing}");
 }
 
 #[test]

@@ -1,0 +1,130 @@
+//! How a slot's calls end, and until when it asked to be left alone, in one atomic word.
+//!
+//! The upper half is the moment (in the units of the latency's word) until which it is to be spared, 0 for
+//! none; the lower half the average of successes, as an `f32` in `0..=1`. The average forgets by count: each
+//! outcome has the weight 1/16, so it tells of the last few dozen calls.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use orchestra_core::Monotonic;
+
+use super::latency::units;
+
+const SHARE: f32 = 1.0 / 16.0;
+/// An average so near to 1 is 1: calls that go well need not write then.
+const PERFECT: f32 = 0.999;
+/// No peer may ask to be left alone for longer.
+const LONGEST: Duration = Duration::from_secs(300);
+
+#[derive(Debug)]
+pub(super) struct Standing(AtomicU64);
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self(AtomicU64::new(pack(0, 1.0)))
+    }
+}
+
+impl Standing {
+    pub(super) fn reset(&self) {
+        self.0.store(pack(0, 1.0), Ordering::Relaxed);
+    }
+
+    pub(super) fn succeeded(&self) {
+        let word = self.0.load(Ordering::Relaxed);
+        let (until, average) = unpack(word);
+        if average >= 1.0 {
+            return;
+        }
+        let average = average + (1.0 - average) * SHARE;
+        let average = if average > PERFECT { 1.0 } else { average };
+        self.0.store(pack(until, average), Ordering::Relaxed);
+    }
+
+    pub(super) fn failed(&self) {
+        let (until, average) = unpack(self.0.load(Ordering::Relaxed));
+        let average = average * (1.0 - SHARE);
+        self.0.store(pack(until, average), Ordering::Relaxed);
+    }
+
+    /// It asked to be left alone for so long; at most five minutes are granted.
+    pub(super) fn spare(&self, now: Monotonic, after: Duration) {
+        let (_, average) = unpack(self.0.load(Ordering::Relaxed));
+        // Zero would mean never.
+        let until = units(now + after.min(LONGEST)).max(1);
+        self.0.store(pack(until, average), Ordering::Relaxed);
+    }
+
+    /// The average of successes.
+    pub(super) fn success(&self) -> f32 {
+        unpack(self.0.load(Ordering::Relaxed)).1
+    }
+
+    /// Whether it asked to be left alone now.
+    pub(super) fn is_spared(&self, now: Monotonic) -> bool {
+        let (until, _) = unpack(self.0.load(Ordering::Relaxed));
+        until != 0 && {
+            let left = until.wrapping_sub(units(now));
+            left != 0 && left < u32::MAX / 2
+        }
+    }
+
+    /// Forgets a wish that is over, before its moment comes round again.
+    pub(super) fn refresh(&self, now: Monotonic) {
+        let (until, average) = unpack(self.0.load(Ordering::Relaxed));
+        if until != 0 && !self.is_spared(now) {
+            self.0.store(pack(0, average), Ordering::Relaxed);
+        }
+    }
+}
+
+fn pack(until: u32, average: f32) -> u64 {
+    u64::from(until) << 32 | u64::from(average.to_bits())
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "each half of the word is taken apart"
+)]
+fn unpack(word: u64) -> (u32, f32) {
+    ((word >> 32) as u32, f32::from_bits(word as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Monotonic {
+        Monotonic::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn spared_as_long_as_it_asked_and_no_longer_than_allowed() {
+        let standing = Standing::default();
+        assert!(!standing.is_spared(at(0)));
+        standing.spare(at(1_000), Duration::from_secs(2));
+        assert!(standing.is_spared(at(2_900)));
+        assert!(!standing.is_spared(at(3_001)));
+        standing.spare(at(0), Duration::MAX);
+        assert!(standing.is_spared(at(299_000)));
+        assert!(!standing.is_spared(at(301_000)));
+    }
+
+    #[test]
+    fn average_follows_the_outcomes() {
+        let standing = Standing::default();
+        for _ in 0..100 {
+            standing.failed();
+        }
+        assert!(standing.success() < 0.01);
+        for _ in 0..100 {
+            standing.succeeded();
+        }
+        assert!(standing.success() > 0.99);
+        for _ in 0..20 {
+            standing.succeeded();
+        }
+        assert_eq!(standing.success(), 1.0);
+    }
+}
