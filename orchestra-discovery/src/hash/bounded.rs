@@ -96,3 +96,8 @@ impl Bounded {
         f64::from(in_flight) / limit
     }
 }
+
+#[cfg(test)]
+pub(super) fn order(hash: u64, length: usize) -> Vec<usize> {
+    Shuffle::new(hash, length).collect()
+}

@@ -255,6 +255,6 @@ impl<P> fmt::Debug for Circle<P> {
         f.debug_struct("Circle")
             .field("points", &self.length)
             .field("arcs", &self.arcs.len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }

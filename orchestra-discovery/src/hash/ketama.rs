@@ -43,8 +43,8 @@ pub fn of(key: &[u8]) -> u32 {
 /// let nodes = [Node::new("10.0.0.1:80", 1), Node::new("10.0.0.2:80", 1)];
 /// let table = Ketama::build(&nodes)?;
 /// let chosen = table.lookup(ketama::of(b"/index.html"));
-/// assert_eq!(chosen, Some(1));
-/// assert_eq!(table.update(&nodes[1..])?.lookup(ketama::of(b"/index.html")), Some(0));
+/// assert_eq!(chosen, Some(0));
+/// assert_eq!(table.update(&nodes[..1])?.lookup(ketama::of(b"/index.html")), chosen);
 /// # Ok::<(), orchestra_discovery::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -140,5 +140,22 @@ fn push_points(points: &mut Vec<Point<u32>>, server: &str, id: u32, numbers: Ran
         if number >= numbers.start {
             points.push(Point { at: previous, id });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts_of(weights: &[u32]) -> Vec<u32> {
+        let nodes = weights.iter().map(|&weight| Node::new("a:1", weight));
+        counts(&Roster::new(&nodes.collect::<Vec<_>>()).unwrap())
+    }
+
+    #[test]
+    fn huge_weights_are_scaled_down() {
+        assert_eq!(counts_of(&[1, 0, 52_427]), [160, 0, 8_388_320]);
+        assert_eq!(counts_of(&[u32::MAX, 1, 0]), [8_388_607, 1, 0]);
+        assert_eq!(counts_of(&[u32::MAX; 4]), [2_097_152; 4]);
     }
 }

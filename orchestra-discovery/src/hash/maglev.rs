@@ -167,7 +167,7 @@ impl Config {
         clippy::cast_possible_truncation,
         reason = "less than the size of the table"
     )]
-    fn steps(&self, key: &str) -> Steps {
+    fn steps(self, key: &str) -> Steps {
         let size = u64::from(self.size);
         let hash = |seed| XxHash64::oneshot(seed, key.as_bytes());
         Steps {
@@ -201,57 +201,59 @@ impl Filling {
     fn fill(mut self, members: &[u32], steps: &[Steps], turns: &Turns) -> Vec<u32> {
         // From here on a search among the free slots costs less than the probes for the next free one.
         let few = self.slots.len().isqrt();
-        // The place in the permutation and the slot there, by rank.
-        let mut next: Vec<u32> = members
-            .iter()
-            .map(|&at| steps[at as usize].offset)
-            .collect();
-        let mut turns = turns.iter();
+        // Each with the slot that is next in its permutation.
+        let runner = |&node: &u32| Runner {
+            node,
+            steps: steps[node as usize],
+        };
+        let mut runners: Vec<Runner> = members.iter().map(runner).collect();
+        let mut turn = 0;
         while self.free > few
-            && let Some(rank) = turns.next()
+            && let Some(runner) = turns.rank(turn).and_then(|rank| runners.get_mut(rank))
         {
-            let node = members[rank];
-            next[rank] = self.probe(node, next[rank], steps[node as usize].skip);
+            self.probe(runner);
+            turn = turns.after(turn);
         }
-        let mut free: Vec<u32> = (0..)
-            .zip(&self.slots)
-            .filter(|(_, n)| **n == NONE)
-            .map(|(s, _)| s)
-            .collect();
-        for rank in turns {
-            let node = members[rank];
-            let Some(nearest) = self.nearest(&free, next[rank], steps[node as usize].skip) else {
-                break;
-            };
-            self.slots[free.swap_remove(nearest) as usize] = node;
+        let slots = (0..).zip(&self.slots);
+        let free = slots.filter(|(_, node)| **node == NONE);
+        let mut free: Vec<u32> = free.map(|(slot, _)| slot).collect();
+        while let Some(runner) = turns.rank(turn).and_then(|rank| runners.get(rank))
+            && let Some(nearest) = self.nearest(&free, runner.steps)
+        {
+            self.slots[free.swap_remove(nearest) as usize] = runner.node;
+            turn = turns.after(turn);
         }
         self.slots
     }
 
-    /// Takes the first free slot from this one on; gives the one after it in the permutation.
-    fn probe(&mut self, node: u32, mut slot: u32, skip: u32) -> u32 {
-        let size = self.modulus.get();
-        let step = |slot: u32| {
-            let next = slot + skip;
-            if next >= size { next - size } else { next }
-        };
+    /// Takes the first free slot from the next one on.
+    fn probe(&mut self, runner: &mut Runner) {
+        let (size, skip) = (self.modulus.get(), runner.steps.skip);
+        // The smaller of both is the rest, as the difference wraps around below the size.
+        let after = |slot: u32| (slot + skip).min((slot + skip).wrapping_sub(size));
+        let mut slot = runner.steps.offset;
         while self.taken[slot as usize / 64] >> (slot % 64) & 1 == 1 {
-            slot = step(slot);
+            slot = after(slot);
         }
         self.taken[slot as usize / 64] |= 1 << (slot % 64);
-        self.slots[slot as usize] = node;
+        self.slots[slot as usize] = runner.node;
         self.free -= 1;
-        step(slot)
+        runner.steps.offset = after(slot);
     }
 
-    /// Which of the free slots comes first in the permutation from this slot on.
-    fn nearest(&self, free: &[u32], from: u32, skip: u32) -> Option<usize> {
-        let inverse = self.modulus.inverse(skip);
-        let distance = |slot: u32| {
-            self.modulus
-                .product(self.modulus.difference(slot, from), inverse)
+    /// Which of the free slots comes first in the permutation.
+    fn nearest(&self, free: &[u32], steps: Steps) -> Option<usize> {
+        let inverse = self.modulus.inverse(steps.skip);
+        let place = |slot: u32| {
+            let distance = self.modulus.difference(slot, steps.offset);
+            self.modulus.product(distance, inverse)
         };
-        let nearest = (0..free.len()).min_by_key(|&at| distance(free[at]));
-        nearest
+        (0..free.len()).min_by_key(|&at| place(free[at]))
     }
+}
+
+/// A node while it takes slots; its offset is the slot that is next in its permutation.
+struct Runner {
+    node: u32,
+    steps: Steps,
 }

@@ -16,11 +16,8 @@ impl Modulus {
     }
 
     pub(super) fn is_prime(number: u32) -> bool {
-        let up_to_root = |divisor: &u32| u64::from(*divisor).pow(2) <= u64::from(number);
-        number > 1
-            && (2..)
-                .take_while(up_to_root)
-                .all(|divisor| number % divisor != 0)
+        let root = number.isqrt();
+        number > 1 && (2..=root).all(|divisor| !number.is_multiple_of(divisor))
     }
 
     pub(super) const fn get(self) -> u32 {
@@ -89,8 +86,8 @@ mod tests {
         for prime in [2_u32, 7, 65_537, 5_000_011, 4_294_967_291] {
             let modulus = Modulus::new(prime);
             for k in 0..1000_u64 {
-                let a = (k * 2_654_435_761 % u64::from(prime)) as u32;
-                let b = prime - 1 - (k * 40_503 % u64::from(prime)) as u32;
+                let a = u32::try_from(k * 2_654_435_761 % u64::from(prime)).unwrap();
+                let b = prime - 1 - u32::try_from(k * 40_503 % u64::from(prime)).unwrap();
                 let rest = u64::from(a) * u64::from(b) % u64::from(prime);
                 assert_eq!(
                     u64::from(modulus.product(a, b)),

@@ -79,8 +79,8 @@ impl Roster {
         let tail = (0..shorter - head).take_while(|&at| from_end(at)).count();
 
         let mut old = vec![NONE; next.len()];
-        for at in 0..head {
-            old[at] = narrow(at);
+        for (at, was) in old.iter_mut().enumerate().take(head) {
+            *was = narrow(at);
         }
         for at in 0..tail {
             old[next.len() - 1 - at] = narrow(self.len() - 1 - at);

@@ -126,13 +126,11 @@ impl<'a, P: Place> Around<'a, P> {
 
     fn is_hidden(&mut self, point: Point<P>) -> bool {
         let key = |point| self.points.roster.key(self.points.node(point));
-        match self.hiding.filter(|hiding| hiding.at == point.at) {
-            Some(hiding) => self.hides && key(hiding) != key(point),
-            None => {
-                self.hiding = Some(point);
-                false
-            }
+        if let Some(hiding) = self.hiding.filter(|hiding| hiding.at == point.at) {
+            return self.hides && key(hiding) != key(point);
         }
+        self.hiding = Some(point);
+        false
     }
 }
 

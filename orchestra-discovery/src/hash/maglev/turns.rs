@@ -2,8 +2,8 @@
 //!
 //! Envoy goes through all nodes in every round and skips one while `round * weight < target`, where a turn raises the
 //! target by the greatest weight. With one heavy node among ten thousand light ones that is a round over all of them
-//! for nearly every slot. The turns of a node do not depend on the slots, so they are computed for each node by
-//! itself and then sorted by round, which costs as much as there are slots and nodes.
+//! for nearly every slot. The turns of a node depend on its weight alone, so they are computed once for each weight
+//! and then sorted by round, which costs as much as there are slots and nodes.
 
 use crate::hash::roster::Roster;
 
@@ -23,51 +23,65 @@ impl Turns {
             return Self::Equal(members.len());
         }
         let total = roster.total() as f64;
-        let shares: Vec<f64> = weights.map(|weight| f64::from(weight) / total).collect();
-        Self::Weighted(by_round(&shares, slots))
+        let greatest = f64::from(greatest.unwrap_or(0)) / total;
+        let mut distinct: Vec<u32> = weights.clone().collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let class = |weight| distinct.partition_point(|&lighter| lighter < weight);
+        let classes: Vec<usize> = weights.map(class).collect();
+
+        // A node of share `s` has at least `rounds * s / greatest` turns, and the shares are one together.
+        let rounds = (slots as f64 * greatest).ceil() + 2.0;
+        let turns = |&weight: &u32| {
+            let turns = Rounds::new(f64::from(weight) / total, greatest);
+            turns
+                .take_while(|round| *round <= rounds)
+                .map(whole)
+                .collect()
+        };
+        let turns: Vec<Vec<u32>> = distinct.iter().map(turns).collect();
+        Self::Weighted(by_round(&classes, &turns, whole(rounds)))
     }
 
-    /// The ranks; as many as are needed.
-    pub(super) fn iter(&self) -> Box<dyn Iterator<Item = usize> + '_> {
+    /// The turn after this one; the first is zero.
+    pub(super) const fn after(&self, turn: usize) -> usize {
         match self {
-            Self::Equal(members) => Box::new((0..*members).cycle()),
-            Self::Weighted(ranks) => Box::new(ranks.iter().map(|&rank| rank as usize)),
+            Self::Equal(members) if turn + 1 == *members => 0,
+            Self::Equal(_) | Self::Weighted(_) => turn + 1,
+        }
+    }
+
+    /// The rank of the node whose turn it is.
+    pub(super) fn rank(&self, turn: usize) -> Option<usize> {
+        match self {
+            Self::Equal(_) => Some(turn),
+            Self::Weighted(ranks) => ranks.get(turn).map(|&rank| rank as usize),
         }
     }
 }
 
-fn by_round(shares: &[f64], slots: usize) -> Vec<u32> {
-    let greatest = shares.iter().copied().fold(0.0, f64::max);
-    // A node of share `s` has at least `rounds * s / greatest` turns, and the shares are one together.
-    let rounds = (slots as f64 * greatest).ceil() + 2.0;
-    let mut turns: Vec<(u32, u32)> = Vec::with_capacity(slots + 2 * shares.len());
-    for (rank, &share) in (0..).zip(shares) {
-        let rounds_of = Rounds {
-            share,
-            greatest,
-            target: 0.0,
-            last: 0.0,
-        };
-        let rounds_of = rounds_of.take_while(|round| *round <= rounds);
-        turns.extend(rounds_of.map(|round| (whole(round), rank)));
+/// The ranks by round, and in order within a round, if the node of a rank has the turns of its class.
+fn by_round(classes: &[usize], turns: &[Vec<u32>], rounds: u32) -> Vec<u32> {
+    let mut members = vec![0_usize; turns.len()];
+    for &class in classes {
+        members[class] += 1;
     }
-    in_order(&turns, whole(rounds))
-}
-
-/// The ranks by round; those of one round stay in the order in which they are given.
-fn in_order(turns: &[(u32, u32)], rounds: u32) -> Vec<u32> {
     let mut starts = vec![0_usize; rounds as usize + 2];
-    for (round, _) in turns {
-        starts[*round as usize + 1] += 1;
+    for (turns, members) in turns.iter().zip(members) {
+        for &round in turns {
+            starts[round as usize + 1] += members;
+        }
     }
     for round in 1..starts.len() {
         starts[round] += starts[round - 1];
     }
-    let mut ranks = vec![0; turns.len()];
-    for (round, rank) in turns {
-        let place = &mut starts[*round as usize];
-        ranks[*place] = *rank;
-        *place += 1;
+    let mut ranks = vec![0; starts.last().copied().unwrap_or(0)];
+    for (rank, &class) in (0..).zip(classes) {
+        for &round in &turns[class] {
+            let place = &mut starts[round as usize];
+            ranks[*place] = rank;
+            *place += 1;
+        }
     }
     ranks
 }
@@ -84,9 +98,22 @@ const fn whole(rounds: f64) -> u32 {
 /// The rounds in which a node has a turn.
 struct Rounds {
     share: f64,
+    per_share: f64,
     greatest: f64,
     target: f64,
     last: f64,
+}
+
+impl Rounds {
+    fn new(share: f64, greatest: f64) -> Self {
+        Self {
+            share,
+            per_share: 1.0 / share,
+            greatest,
+            target: 0.0,
+            last: 0.0,
+        }
+    }
 }
 
 impl Iterator for Rounds {
@@ -95,7 +122,9 @@ impl Iterator for Rounds {
     /// The first round after the last with `round * share >= target`, to the bit.
     fn next(&mut self) -> Option<f64> {
         let earliest = self.last + 1.0;
-        let mut round = (self.target / self.share).ceil().max(earliest);
+        // A guess, as a division is slow and would be no more exact.
+        let guess = (self.target * self.per_share).min(f64::from(u32::MAX));
+        let mut round = f64::from(whole(guess)).max(earliest);
         while round > earliest && (round - 1.0) * self.share >= self.target {
             round -= 1.0;
         }

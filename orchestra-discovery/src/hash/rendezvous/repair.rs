@@ -1,37 +1,43 @@
 //! The table after a change, out of the table before it.
 
-use super::Rendezvous;
 use super::member::{Bid, Member};
+use super::{Matched, Rendezvous};
 use crate::hash::modulus::Modulus;
 use crate::hash::roster::{Matching, NONE, narrow};
 
 /// How many bids per slot may be looked at before it is cheaper to fill the table anew.
 const PATIENCE: usize = 32;
 
-/// The node of every slot, or `None` if too much changed.
+/// The table of these nodes, or `None` if too much changed.
 pub(super) fn repair(
     modulus: Modulus,
     before: &Rendezvous,
     members: &[Member],
     matching: &Matching,
-) -> Option<Vec<u32>> {
-    if before.slots.is_empty() || members.iter().all(|member| member.weight == 0) {
-        return None;
-    }
+) -> Option<Matched> {
+    let matched = &before.matched;
     let mut repair = Repair {
         modulus,
         members,
         held: vec![0; members.len()],
-        slots: Vec::with_capacity(before.slots.len()),
+        slots: Vec::new(),
         homeless: Vec::new(),
         roomy: Vec::new(),
-        worst: 0.0,
-        patience: before.slots.len() * PATIENCE,
+        worst: matched.worst,
+        patience: matched.slots.len() * PATIENCE,
     };
     repair.carry_over(before, matching);
     repair.find_room(before, matching)?;
     repair.settle()?;
-    Some(repair.slots)
+    let Repair {
+        slots, held, worst, ..
+    } = repair;
+    Some(Matched {
+        slots,
+        held,
+        worst,
+        filled_for: matched.filled_for,
+    })
 }
 
 struct Repair<'a> {
@@ -51,40 +57,30 @@ struct Repair<'a> {
 impl Repair<'_> {
     /// Leaves each slot with its node if that is there under the same weight.
     fn carry_over(&mut self, before: &Rendezvous, matching: &Matching) {
-        let stays = |(was, &now): (usize, &u32)| {
-            let member = self.members.get(now as usize);
+        let mut stays = vec![NONE; before.members.len()];
+        for (was, &now) in matching.new.iter().enumerate() {
             let weight = before.members[was].weight;
-            member
-                .filter(|member| member.weight == weight)
-                .map_or(NONE, |_| now)
-        };
-        let now: Vec<u32> = matching.new.iter().enumerate().map(stays).collect();
-        for (slot, &was) in (0..).zip(&before.slots) {
-            let node = now[was as usize];
-            self.slots.push(node);
-            match self.held.get_mut(node as usize) {
-                Some(held) => {
-                    *held += 1;
-                    self.worst = self.worst.max(self.bid(node, slot).score);
-                }
-                None => self.homeless.push(slot),
+            let member = self.members.get(now as usize);
+            if member.is_some_and(|member| member.weight == weight) {
+                stays[was] = now;
+                self.held[now as usize] = before.matched.held[was];
             }
         }
+        let slots = before.matched.slots.iter();
+        self.slots = slots.map(|&was| stays[was as usize]).collect();
+        let slots = (0..).zip(&self.slots);
+        let homeless = slots.filter(|(_, node)| **node == NONE);
+        self.homeless = homeless.map(|(slot, _)| slot).collect();
     }
 
     /// Takes the worst slots from nodes whose bound fell, and notes those that have room which they did not have.
     fn find_room(&mut self, before: &Rendezvous, matching: &Matching) -> Option<()> {
-        let mut held_before = vec![0_u32; before.members.len()];
-        for &was in &before.slots {
-            held_before[was as usize] += 1;
-        }
         for (node, &was) in (0..).zip(&matching.old) {
             let member = &self.members[node as usize];
-            let known = before
-                .members
-                .get(was as usize)
-                .filter(|m| m.weight == member.weight);
-            let was_full = known.is_none_or(|known| held_before[was as usize] == known.bound);
+            let known = before.members.get(was as usize);
+            let known = known.filter(|known| known.weight == member.weight);
+            let held = before.matched.held.get(was as usize);
+            let was_full = known.is_none_or(|known| held == Some(&known.bound));
             while self.held[node as usize] > member.bound {
                 self.evict_worst(node)?;
             }
