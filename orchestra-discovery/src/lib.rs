@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod follow;
 pub mod gate;
+pub mod hash;
 pub mod health;
 pub mod heartbeat;
 pub mod instance;
