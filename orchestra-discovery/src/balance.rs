@@ -59,6 +59,17 @@ pub trait Balancer: fmt::Debug + Send + Sync {
     fn prepare(&self, _members: &PoolMembers<'_>, _before: Option<Prepared>) -> Option<Prepared> {
         None
     }
+
+    /// What it goes by when it compares the candidate at `index` with others, the less the better; for
+    /// explanations. `None` where it does not compare.
+    fn cost(
+        &self,
+        _candidates: &Candidates<'_>,
+        _index: usize,
+        _context: &PickContext<'_>,
+    ) -> Option<f64> {
+        None
+    }
 }
 
 macro_rules! forward {
@@ -78,6 +89,15 @@ macro_rules! forward {
                 before: Option<Prepared>,
             ) -> Option<Prepared> {
                 (**self).prepare(members, before)
+            }
+
+            fn cost(
+                &self,
+                candidates: &Candidates<'_>,
+                index: usize,
+                context: &PickContext<'_>,
+            ) -> Option<f64> {
+                (**self).cost(candidates, index, context)
             }
         }
     )+};

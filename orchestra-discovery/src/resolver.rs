@@ -14,6 +14,8 @@
 mod choice;
 mod completion;
 mod config;
+mod explain;
+mod log;
 pub(crate) mod plan;
 pub(crate) mod view;
 mod writer;
@@ -23,6 +25,8 @@ pub use crate::slab::Token;
 pub use choice::{Choice, InFlight, NoCandidate, PickContext};
 pub use completion::Completion;
 pub use config::Config;
+pub use explain::{Considered, Explanation, Verdict, Way};
+pub use log::{DecisionLog, Divergence, Replay};
 pub use zoning::Zoning;
 
 use std::fmt;
@@ -34,7 +38,8 @@ use arc_swap::ArcSwap;
 use orchestra_core::{InstanceId, Monotonic, Outcome, ServiceName};
 use parking_lot::Mutex;
 
-use self::plan::{Pool, mixed};
+use self::log::{Record, Settled};
+use self::plan::{Plan, Pool, mixed};
 use self::view::{Census, Member, Refused, View};
 use self::writer::{Membership, Writer};
 use crate::balance::Candidates;
@@ -142,10 +147,15 @@ impl Resolver {
     /// A member that stays under the same incarnation keeps its gate, its health, its latency and its calls
     /// in flight; one under a new incarnation begins anew.
     pub fn apply(&self, snapshot: &Snapshot) {
-        self.0.write(|writer, membership| {
-            writer.apply(snapshot, membership);
-            true
-        });
+        self.0.logged(
+            || Record::Apply(snapshot.clone()),
+            || {
+                self.0.write(|writer, membership| {
+                    writer.apply(snapshot, membership);
+                    true
+                })
+            },
+        );
         self.0.tell_members();
     }
 
@@ -154,10 +164,15 @@ impl Resolver {
     /// It is as [`Resolver::apply`] of a snapshot that contains them, and takes a fraction of the time. A change
     /// of an older incarnation than the present one is passed over.
     pub fn advance(&self, revision: Revision, changes: &[Change]) {
-        self.0.write(|writer, membership| {
-            writer.advance(revision, changes, membership);
-            true
-        });
+        self.0.logged(
+            || Record::Advance(revision, changes.to_vec()),
+            || {
+                self.0.write(|writer, membership| {
+                    writer.advance(revision, changes, membership);
+                    true
+                })
+            },
+        );
         self.0.tell_members();
     }
 
@@ -165,28 +180,42 @@ impl Resolver {
     ///
     /// An unhealthy member gets no calls unless the service is in panic. Returns whether anything changed.
     pub fn set_health(&self, id: &InstanceId, incarnation: Incarnation, health: Health) -> bool {
-        self.0
-            .write(|writer, _| writer.set_health(id, incarnation, health))
+        self.0.logged(
+            || Record::Health(id.clone(), incarnation, health),
+            || {
+                self.0
+                    .write(|writer, _| writer.set_health(id, incarnation, health))
+            },
+        )
     }
 
     /// An active check of a member passed, whether that is new or not: it may end an ejection.
     pub fn check_passed(&self, id: &InstanceId, incarnation: Incarnation) {
-        self.0.write(|writer, membership| {
+        let check = |writer: &mut Writer, membership: &Membership<'_>| {
             let member = writer.find(id);
             let meant = member.filter(|member| member.instance.incarnation == incarnation);
             let slot = meant.map(|member| member.slot);
             slot.is_some_and(|slot| writer.check_passed(slot, membership))
-        });
+        };
+        self.0.logged(
+            || Record::CheckPassed(id.clone(), incarnation),
+            || self.0.write(check),
+        );
     }
 
     /// Takes where the callers of the service are: the instances of the caller's own service.
     ///
     /// Zone-aware routing divides calls by it; without it, it is off.
     pub fn set_callers(&self, callers: &Snapshot) {
-        self.0.write(|writer, _| {
-            writer.set_callers(callers);
-            true
-        });
+        self.0.logged(
+            || Record::Callers(callers.clone()),
+            || {
+                self.0.write(|writer, _| {
+                    writer.set_callers(callers);
+                    true
+                })
+            },
+        );
     }
 
     /// Does what is due at `now`: detection of outliers, slow start, reported weights.
@@ -194,10 +223,8 @@ impl Resolver {
     /// Calls do it on their way; a task that calls this as often as the returned moment says keeps it off
     /// them, and keeps it going while there are none.
     pub fn tick(&self, now: Monotonic) -> Monotonic {
-        self.0.write(|writer, membership| {
-            writer.advance_time(now);
-            writer.tick(membership)
-        });
+        self.0
+            .logged(|| Record::Tick(now), || self.0.do_what_is_due(now));
         Monotonic::from_nanos(self.0.due.load(Ordering::Relaxed))
     }
 
@@ -237,22 +264,39 @@ impl Resolver {
 
     /// Picks an instance for one call, which the caller settles by [`Resolver::settle`].
     pub fn choose(&self, context: &PickContext<'_>) -> Result<Choice, NoCandidate> {
-        if context.now.as_nanos() >= self.0.due.load(Ordering::Relaxed) {
-            self.0.tick_on_the_way(context.now);
+        if self.0.config.log.is_some() {
+            return self.0.logged_choose(context);
         }
-        let view = self.0.view.load();
-        let choice = self.0.choose(&view, context);
-        if self.0.config.pick_events {
-            self.0.tell_pick(&choice);
+        self.0.choose(context)
+    }
+
+    /// Picks as [`Resolver::choose`] does, and tells what it went by; linear in the members.
+    pub fn choose_explained(
+        &self,
+        context: &PickContext<'_>,
+    ) -> (Result<Choice, NoCandidate>, Explanation) {
+        let turn = self.0.config.log.as_ref().and_then(|log| log.turn());
+        self.0.catch_up(context.now);
+        let (choice, explanation) = self.0.explained(&self.0.view.load(), context);
+        if let Some(mut turn) = turn {
+            turn.push(Record::pick(context, &choice));
         }
-        choice
+        (choice, explanation)
     }
 
     /// Says what became of a call. A token of an instance that is gone, or was replaced, settles nothing.
     ///
     /// Where it ends a streak of failures or a trial, it takes the writer's lock to act on that.
     pub fn settle<'c>(&self, token: Token, completion: impl Into<Completion<'c>>, now: Monotonic) {
-        self.0.settle(token, &completion.into(), now);
+        let completion = completion.into();
+        if self.0.config.log.is_some() {
+            self.0.logged(
+                || Record::Settle(token, Settled::new(&completion), now),
+                || self.0.settle(token, &completion, now),
+            );
+        } else {
+            self.0.settle(token, &completion, now);
+        }
     }
 }
 
@@ -294,10 +338,41 @@ impl Shared {
                 .compare_exchange(due, u64::MAX, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
         if claimed {
-            self.write(|writer, membership| {
-                writer.advance_time(now);
-                writer.tick(membership)
-            });
+            self.do_what_is_due(now);
+        }
+    }
+
+    fn do_what_is_due(&self, now: Monotonic) {
+        self.write(|writer, membership| {
+            writer.advance_time(now);
+            writer.tick(membership)
+        });
+    }
+
+    /// Acts, one act at a time as long as a log records.
+    fn logged<T>(&self, record: impl FnOnce() -> Record, act: impl FnOnce() -> T) -> T {
+        let turn = self.config.log.as_ref().and_then(|log| log.turn());
+        if let Some(mut turn) = turn {
+            turn.push(record());
+            return act();
+        }
+        act()
+    }
+
+    #[cold]
+    fn logged_choose(&self, context: &PickContext<'_>) -> Result<Choice, NoCandidate> {
+        let turn = self.config.log.as_ref().and_then(|log| log.turn());
+        let choice = self.choose(context);
+        if let Some(mut turn) = turn {
+            turn.push(Record::pick(context, &choice));
+        }
+        choice
+    }
+
+    #[inline]
+    fn catch_up(&self, now: Monotonic) {
+        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
+            self.tick_on_the_way(now);
         }
     }
 
@@ -326,36 +401,56 @@ impl Shared {
     }
 
     #[inline]
-    fn choose(&self, view: &View, context: &PickContext<'_>) -> Result<Choice, NoCandidate> {
-        let mut refused = Refused::default();
+    fn choose(&self, context: &PickContext<'_>) -> Result<Choice, NoCandidate> {
+        self.catch_up(context.now);
+        let view = self.view.load();
+        let (choice, _) = self.choose_by(&view, context, &mut Refused::default());
+        if self.config.pick_events {
+            self.tell_pick(&choice);
+        }
+        choice
+    }
+
+    #[inline]
+    fn choose_by(
+        &self,
+        view: &View,
+        context: &PickContext<'_>,
+        refused: &mut Refused,
+    ) -> (Result<Choice, NoCandidate>, Way) {
         if let Some(id) = context.sticky
-            && let Some(choice) = self.stick(view, id, context, &mut refused)
+            && let Some(choice) = self.stick(view, id, context, refused)
         {
-            return Ok(choice);
+            return (Ok(choice), Way::Sticky);
         }
         if !view.trials.is_empty()
             && context.tried.is_empty()
-            && let Some(choice) = self.try_out(view, context, &mut refused)
+            && let Some(choice) = self.try_out(view, context, refused)
         {
-            return Ok(choice);
+            return (Ok(choice), Way::Trial);
         }
         let pool = view.plan(context).and_then(|plan| plan.pool(context.draw));
-        if let Some(pool) = pool {
-            while !refused.is_full() {
-                let candidates = self.candidates(view, pool, context, &refused);
-                // A balancer of somebody else may answer anything; what is not open counts as no answer.
-                let chosen = self.config.balancer.choose(&candidates, context);
-                let Some(index) = chosen.filter(|&index| candidates.is_open(index)) else {
-                    break;
-                };
-                if let Some(member) = view.member_of(pool, index)
-                    && let Some(choice) = self.admit(member, context.now, &mut refused)
-                {
-                    return Ok(choice);
-                }
+        let Some(pool) = pool else {
+            let none = NoCandidate::new(&self.service, view, context, refused);
+            return (Err(none), Way::Nobody);
+        };
+        while !refused.is_full() {
+            let candidates = self.candidates(view, pool, context, refused);
+            // A balancer of somebody else may answer anything; what is not open counts as no answer.
+            let chosen = self.config.balancer.choose(&candidates, context);
+            let Some(index) = chosen.filter(|&index| candidates.is_open(index)) else {
+                break;
+            };
+            if let Some(member) = view.member_of(pool, index)
+                && let Some(choice) = self.admit(member, context.now, refused)
+            {
+                return (Ok(choice), Way::Balanced);
             }
         }
-        self.choose_any(view, context, refused)
+        match self.choose_any(view, context, refused) {
+            Ok(choice) => (Ok(choice), Way::NextThatAdmits),
+            Err(none) => (Err(none), Way::Nobody),
+        }
     }
 
     fn candidates<'a>(
@@ -407,18 +502,16 @@ impl Shared {
         &self,
         view: &View,
         context: &PickContext<'_>,
-        mut refused: Refused,
+        refused: &mut Refused,
     ) -> Result<Choice, NoCandidate> {
-        let pools = || view.plan(context).into_iter().flat_map(|plan| plan.pools());
+        let pools = || view.plan(context).into_iter().flat_map(Plan::pools);
         for pool in pools() {
             let start = pool.weights.at(context.draw, pool.slots.len());
             let start = start.unwrap_or_default();
             for index in (start..pool.slots.len()).chain(0..start) {
-                if self
-                    .candidates(view, pool, context, &refused)
-                    .is_open(index)
+                if self.candidates(view, pool, context, refused).is_open(index)
                     && let Some(member) = view.member_of(pool, index)
-                    && let Some(choice) = self.admit(member, context.now, &mut refused)
+                    && let Some(choice) = self.admit(member, context.now, refused)
                 {
                     return Ok(choice);
                 }
@@ -437,7 +530,7 @@ impl Shared {
                 }
             }
         }
-        Err(NoCandidate::new(&self.service, view, context, &refused))
+        Err(NoCandidate::new(&self.service, view, context, refused))
     }
 
     fn bypassed(&self, member: &Member, token: Token) -> Choice {
@@ -504,7 +597,7 @@ impl Shared {
             hot.failed();
         }
         if let Some(report) = completion.report {
-            let grown = hot.count(self.effects.of(report), took);
+            let grown = hot.count(*self.effects.of(report), took);
             if let Some(streaks) = grown {
                 self.failed_again(token, streaks, now);
             }

@@ -58,10 +58,6 @@ impl Token {
         self
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "each half of the word is taken apart"
-    )]
     pub(crate) fn index(self) -> u32 {
         ((self.place & !(TRIAL | GATED)) >> 32) as u32
     }

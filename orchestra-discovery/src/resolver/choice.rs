@@ -5,6 +5,7 @@ use std::time::Duration;
 use orchestra_core::{InstanceId, Labels, Locality, Monotonic, Outcome, ServiceName};
 
 use super::completion::Completion;
+use super::plan::Plan;
 use super::view::{Refused, View};
 use super::{Census, Resolver};
 use crate::instance::Instance;
@@ -207,7 +208,7 @@ impl NoCandidate {
             ejected,
         } = view.census;
         let plan = view.plan(context);
-        let pools = plan.into_iter().flat_map(|plan| plan.pools());
+        let pools = plan.into_iter().flat_map(Plan::pools);
         let members = pools.flat_map(|pool| &pool.slots);
         let tried = members.filter(|slot| {
             let member = view.members.member(**slot);

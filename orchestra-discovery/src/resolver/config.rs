@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use orchestra_core::Listener;
 
+use super::log::DecisionLog;
 use super::zoning::Zoning;
 use crate::balance::{Balancer, P2c, TAU};
 use crate::event::{Event, Events};
@@ -41,6 +42,7 @@ pub struct Config {
     pub(super) require_check: bool,
     pub(super) latency_decay: Duration,
     pub(super) seed: u64,
+    pub(super) log: Option<Arc<DecisionLog>>,
     pub(super) pick_events: bool,
     pub(super) events: Events,
 }
@@ -61,6 +63,7 @@ impl Default for Config {
             require_check: false,
             latency_decay: TAU,
             seed: 0,
+            log: None,
             pick_events: false,
             events: Events::default(),
         }
@@ -156,6 +159,18 @@ impl Config {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// Records inputs and picks here.
+    #[must_use]
+    pub fn record(mut self, log: Arc<DecisionLog>) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    pub(super) fn unrecorded(mut self) -> Self {
+        self.log = None;
         self
     }
 

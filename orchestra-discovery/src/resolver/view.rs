@@ -72,6 +72,24 @@ pub(crate) struct Census {
     pub(crate) ejected: u32,
 }
 
+impl Census {
+    /// The reason that was counted, if one was.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        let counts = [
+            (self.outside, "outside the subset"),
+            (self.starting, "starting"),
+            (self.draining, "draining"),
+            (self.out_of_service, "out of service"),
+            (self.zero_weight, "of weight zero"),
+            (self.unchecked, "unchecked"),
+            (self.unhealthy, "unhealthy"),
+            (self.ejected, "ejected"),
+        ];
+        let found = counts.into_iter().find(|(count, _)| *count > 0);
+        found.map(|(_, reason)| reason)
+    }
+}
+
 /// When an ejected member may be tried by a call.
 #[derive(Debug)]
 pub(crate) struct Trial {

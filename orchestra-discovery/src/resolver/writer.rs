@@ -57,6 +57,8 @@ pub(super) struct Writer {
     now: Monotonic,
     refreshed: Monotonic,
     weighed: Option<Monotonic>,
+    /// Some weight of the view was still rising.
+    is_rising: bool,
     draws: u64,
     in_panic: bool,
     eligible: Vec<Eligible>,
@@ -77,6 +79,7 @@ impl Writer {
             now: Monotonic::ZERO,
             refreshed: Monotonic::ZERO,
             weighed: None,
+            is_rising: false,
             draws: config.seed,
             in_panic: false,
             eligible: Vec::new(),
@@ -461,23 +464,7 @@ impl Writer {
                 }
             }
         }
-        changed | self.is_rising(scope.config) | self.weighs(scope.config)
-    }
-
-    fn is_rising(&self, config: &Config) -> bool {
-        let Some(slow_start) = &config.slow_start else {
-            return false;
-        };
-        // A step more than the window, so that the last one is seen too.
-        let before = Monotonic::from_nanos(
-            self.now
-                .as_nanos()
-                .saturating_sub(u64::try_from(RAMP_STEP.as_nanos()).unwrap_or(0)),
-        );
-        let states = self.states.iter().flatten();
-        states
-            .into_iter()
-            .any(|state| state.ramp.is_rising(slow_start, before))
+        changed | self.is_rising | self.weighs(scope.config)
     }
 
     fn weighs(&mut self, config: &Config) -> bool {
@@ -499,7 +486,7 @@ impl Writer {
         if let Some(sweep) = self.detector.next_sweep() {
             next = next.min(sweep);
         }
-        if config.slow_start.is_some() && self.is_rising(config) {
+        if self.is_rising {
             next = next.min(self.now + RAMP_STEP);
         }
         if let (Some(reported), Some(last)) = (&config.reported, self.weighed) {
@@ -531,6 +518,7 @@ impl Writer {
             None => 1,
         };
         let (order, now) = (Arc::clone(&self.order), self.now);
+        let mut is_rising = false;
         for (at, &slot) in order.iter().enumerate() {
             let Some(state) = self.state_mut(slot) else {
                 continue;
@@ -541,10 +529,14 @@ impl Writer {
             };
             let weight = weight.saturating_mul(scale);
             state.effective = match &config.slow_start {
-                Some(slow_start) => state.ramp.weight(slow_start, weight, now),
+                Some(slow_start) => {
+                    is_rising |= state.ramp.is_rising(slow_start, now);
+                    state.ramp.weight(slow_start, weight, now)
+                }
                 None => weight,
             };
         }
+        self.is_rising = is_rising;
     }
 
     /// What weights are multiplied by, so that parts of them are told apart.
@@ -594,6 +586,21 @@ impl Writer {
             thresholds: self.detector.thresholds(),
             census,
         }
+    }
+
+    /// What became of each member in the view, for explanations.
+    pub(super) fn fates(&self, config: &Config) -> BTreeMap<InstanceId, Fate> {
+        let fate = |&slot: &u32| {
+            let state = self.states.get(slot as usize)?.as_ref()?;
+            let mut census = Census::default();
+            state.fitness(config.require_check, &mut census);
+            let fate = Fate {
+                weight: state.effective,
+                reason: census.reason(),
+            };
+            Some((self.id(slot)?.clone(), fate))
+        };
+        self.order.iter().filter_map(fate).collect()
     }
 
     fn trials(&self) -> Box<[Trial]> {
@@ -684,6 +691,13 @@ fn outlier_event(member: &Member, change: outlier::Change) -> Event {
         incarnation: member.instance.incarnation,
         change,
     }
+}
+
+/// What became of a member in the view.
+pub(super) struct Fate {
+    pub(super) weight: u32,
+    /// Why it takes no calls.
+    pub(super) reason: Option<&'static str>,
 }
 
 /// What the writer works with and does not own.

@@ -153,7 +153,7 @@ impl Hot {
     }
 
     /// Counts a call for the detector of outliers; returns the streaks if one of them grew.
-    pub(crate) fn count(&self, effect: &Effect, took: Duration) -> Option<Streaks> {
+    pub(crate) fn count(&self, effect: Effect, took: Duration) -> Option<Streaks> {
         if let Some(success) = effect.external {
             self.external.count(success);
             if success {

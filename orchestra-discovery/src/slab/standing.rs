@@ -125,6 +125,6 @@ mod tests {
         for _ in 0..20 {
             standing.succeeded();
         }
-        assert_eq!(standing.success(), 1.0);
+        assert!(standing.success() > 0.999_9);
     }
 }

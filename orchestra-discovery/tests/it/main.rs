@@ -8,6 +8,7 @@
 mod common;
 #[cfg(feature = "test-util")]
 mod conformance;
+mod deciding;
 mod doubles;
 mod follow;
 mod gates;

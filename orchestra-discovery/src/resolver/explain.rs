@@ -1,0 +1,257 @@
+//! Why a call went where it went.
+
+use std::fmt;
+use std::time::Duration;
+
+use orchestra_core::{InstanceId, Locality, ServiceName};
+
+use super::plan::{Plan, Pool};
+use super::view::{Member, Refused, View};
+use super::writer::Fate;
+use super::{Choice, NoCandidate, PickContext, Shared};
+use crate::instance::Incarnation;
+use crate::source::Revision;
+
+/// What a resolver knew of its members when a call was picked, and what it made of it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::{Incarnation, Instance, PickContext, Resolver, Revision, Scope, Snapshot};
+/// use orchestra_discovery::resolver::Config;
+///
+/// let resolver = Resolver::new("payments".parse()?, Config::default());
+/// let one = Instance::new(
+///     "payments".parse()?, "payments-1".parse()?, Incarnation::new(1), "10.0.0.7:80".parse()?,
+/// );
+/// resolver.apply(&Snapshot::new(Scope::All, Revision::new(1), vec![Arc::new(one)]));
+///
+/// let (choice, why) = resolver.choose_explained(&PickContext::new(Monotonic::ZERO, 42));
+/// assert_eq!(why.picked, Some(choice?.instance.id.clone()));
+/// println!("{why}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The service.
+    pub service: ServiceName,
+    /// The revision of the members.
+    pub revision: Revision,
+    /// Who got the call.
+    pub picked: Option<InstanceId>,
+    /// How it came to that.
+    pub way: Way,
+    /// Whether too few members were fit, so that calls went to the others too.
+    pub in_panic: bool,
+    /// All members in the order of their ids.
+    pub members: Vec<Considered>,
+}
+
+/// How it came to a pick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Way {
+    /// The balancer chose it.
+    Balanced,
+    /// The call asked for it.
+    Sticky,
+    /// It is ejected, and this was its trial.
+    Trial,
+    /// The balancer's choices refused, and it was the next that did not.
+    NextThatAdmits,
+    /// Nobody was picked.
+    Nobody,
+}
+
+/// A member as the pick found it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Considered {
+    /// The id.
+    pub id: InstanceId,
+    /// The incarnation.
+    pub incarnation: Incarnation,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Its tier.
+    pub priority: u32,
+    /// Its effective weight.
+    pub weight: u32,
+    /// Its calls that were not settled.
+    pub in_flight: u32,
+    /// The average of its latency; `None` before its first success.
+    pub latency: Option<Duration>,
+    /// The share of successes among its last calls.
+    pub success: f64,
+    /// What the balancer goes by, the less the better, if it says so.
+    pub cost: Option<f64>,
+    /// What became of it in this pick.
+    pub verdict: Verdict,
+}
+
+/// What became of a member in a pick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It got the call.
+    Picked,
+    /// It could have got the call.
+    Open,
+    /// It takes calls, and this one went to another priority, zone, subset or kind of health.
+    Elsewhere,
+    /// It had been tried for this call already.
+    Tried,
+    /// Its gate refused, or it had just gone.
+    Refused,
+    /// It takes no calls, for this reason.
+    TakesNone(&'static str),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Picked => "picked",
+            Self::Open => "open",
+            Self::Elsewhere => "elsewhere",
+            Self::Tried => "tried",
+            Self::Refused => "refused",
+            Self::TakesNone(reason) => reason,
+        })
+    }
+}
+
+impl fmt::Display for Explanation {
+    /// A line for the pick and one for each member.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            service, revision, ..
+        } = self;
+        match &self.picked {
+            Some(id) => write!(f, "{service}: {id} ({:?})", self.way)?,
+            None => write!(f, "{service}: nobody")?,
+        }
+        let panic = if self.in_panic { ", in panic" } else { "" };
+        writeln!(f, " at revision {revision}{panic}")?;
+        for member in &self.members {
+            writeln!(f, "  {member}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Considered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            id,
+            verdict,
+            weight,
+            priority,
+            in_flight,
+            success,
+            ..
+        } = self;
+        write!(f, "{id}: {verdict}, weight {weight}, priority {priority}, ")?;
+        write!(f, "{in_flight} in flight, {:.1} % well", success * 100.0)?;
+        if let Some(latency) = self.latency {
+            write!(f, ", {latency:?}")?;
+        }
+        match self.cost {
+            Some(cost) => write!(f, ", cost {cost:.6}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    /// Picks, and tells what was known before.
+    pub(super) fn explained(
+        &self,
+        view: &View,
+        context: &PickContext<'_>,
+    ) -> (Result<Choice, NoCandidate>, Explanation) {
+        let plan = view.plan(context);
+        let pool = plan.and_then(|plan| plan.pool(context.draw));
+        let fates = self.writer.lock().fates(&self.config);
+        let mut members: Vec<_> = view
+            .all()
+            .map(|member| self.considered(view, plan, pool, member, context))
+            .collect();
+        for considered in &mut members {
+            if let Some(Fate { weight, reason }) = fates.get(&considered.id) {
+                considered.weight = *weight;
+                if let Some(reason) = reason
+                    && considered.verdict == Verdict::Elsewhere
+                {
+                    considered.verdict = Verdict::TakesNone(reason);
+                }
+            }
+        }
+        let mut refused = Refused::default();
+        let (choice, way) = self.choose_by(view, context, &mut refused);
+        let picked = choice
+            .as_ref()
+            .ok()
+            .map(|choice| choice.instance.id.clone());
+        for considered in &mut members {
+            if Some(&considered.id) == picked.as_ref() {
+                considered.verdict = Verdict::Picked;
+            } else if view
+                .find(&considered.id)
+                .is_some_and(|member| refused.contains(member.slot))
+            {
+                considered.verdict = Verdict::Refused;
+            }
+        }
+        let explanation = Explanation {
+            service: self.service.clone(),
+            revision: view.revision,
+            picked,
+            way,
+            in_panic: plan.is_some_and(Plan::is_in_panic),
+            members,
+        };
+        (choice, explanation)
+    }
+
+    fn considered(
+        &self,
+        view: &View,
+        plan: Option<&Plan>,
+        pool: Option<&Pool>,
+        member: &Member,
+        context: &PickContext<'_>,
+    ) -> Considered {
+        let holds = |pool: &&Pool| pool.slots.contains(&member.slot);
+        let chosen = pool.filter(holds);
+        let any = chosen.or_else(|| plan.and_then(|plan| plan.pools().find(holds)));
+        let none = Refused::default();
+        let at = any.and_then(|pool| {
+            let index = pool.slots.iter().position(|&slot| slot == member.slot)?;
+            Some((self.candidates(view, pool, context, &none), index))
+        });
+        let hot = self.slab.slot(member.slot);
+        let latency = hot.and_then(|hot| hot.latency(self.follow, context.now));
+        let instance = &member.instance;
+        Considered {
+            id: instance.id.clone(),
+            incarnation: instance.incarnation,
+            locality: instance.locality.clone(),
+            priority: instance.priority,
+            weight: instance.weight,
+            in_flight: hot.map_or(0, crate::slab::Hot::in_flight),
+            latency: latency.map(Duration::from_secs_f32),
+            success: hot.map_or(1.0, |hot| f64::from(hot.success())),
+            cost: at.as_ref().and_then(|(candidates, index)| {
+                self.config.balancer.cost(candidates, *index, context)
+            }),
+            verdict: if context.has_tried(&instance.id) {
+                Verdict::Tried
+            } else if chosen.is_some() {
+                Verdict::Open
+            } else {
+                Verdict::Elsewhere
+            },
+        }
+    }
+}
