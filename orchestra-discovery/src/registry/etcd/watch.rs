@@ -103,26 +103,20 @@ impl EtcdWatch {
             }
         }
         let last = response.events().iter().filter_map(Event::kv);
-        let told = last.map(KeyValue::mod_revision).max();
+        let last = last.map(KeyValue::mod_revision).max();
         // Without events it is a notification that all up to its revision has been sent.
         let header = response.header().map(ResponseHeader::revision);
-        if let Some(revision) = told.or(header) {
+        if let Some(revision) = last.or(header) {
             self.after = self.after.max(Revision::new(unsigned(revision)));
         }
         let revision = self.after;
-        let event = WatchEvent::Changes { revision, changes };
-        Ok(Some(event).filter(WatchEvent::tells))
+        let told = !changes.is_empty();
+        Ok(told.then_some(WatchEvent::Changes { revision, changes }))
     }
 
     fn lost(&mut self) -> WatchEvent {
         self.state = State::Lost;
         WatchEvent::Resync
-    }
-}
-
-impl WatchEvent {
-    fn tells(&self) -> bool {
-        !matches!(self, Self::Changes { changes, .. } if changes.is_empty())
     }
 }
 
