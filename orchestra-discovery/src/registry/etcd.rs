@@ -22,7 +22,7 @@
 //! half after it, or that much after etcd's least ttl; [`Lease::ttl`] tells what was granted.
 //!
 //! A renewal is not replicated. When the server, or the leader of a cluster, is restarted or replaced, **every lease
-//! starts again with its full ttl**: an instance that died just before stays listed for up to a ttl more, and none
+//! starts again with its full ttl** and an election timeout: an instance that died just before stays listed for up to a ttl more, and none
 //! lapses because the registry was down.
 //!
 //! # Revisions
@@ -67,6 +67,18 @@ use crate::instance::{Override, Registration, Status};
 use crate::source::{Capabilities, Revision, Scope, Snapshot, Source, Watch};
 
 /// Where etcd is, and how it is used.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::registry::etcd::Config;
+///
+/// let config = Config::new(["etcd.internal:2379".parse()?])
+///     .prefix("shop/")
+///     .user("discovery", "correct-horse-battery")
+///     .timeout(Duration::from_secs(2));
+/// assert!(!format!("{config:?}").contains("horse"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -211,5 +223,33 @@ impl Registry for EtcdRegistry {
         forced: Option<Override>,
     ) -> Result<()> {
         self.0.set_override(service, id, forced).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_bad_configuration_is_refused_at_once() {
+        let good = || Config::new(["127.0.0.1:2379".parse().unwrap()]);
+        assert!(EtcdRegistry::new(good()).is_ok());
+        let socket = "unix:/run/etcd.sock".parse().unwrap();
+        let bad = [good().prefix(""), Config::new([]), Config::new([socket])];
+        for bad in bad {
+            let refused = EtcdRegistry::new(bad).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Invalid);
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let config = Config::new(["127.0.0.1:2379".parse().unwrap()]).user("me", "secret");
+        let text = format!(
+            "{config:?} {:?}",
+            EtcdRegistry::new(config.clone()).unwrap()
+        );
+        assert!(text.contains("me") && !text.contains("secret"), "{text}");
     }
 }

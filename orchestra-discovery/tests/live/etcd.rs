@@ -37,11 +37,11 @@ fn fresh() -> EtcdRegistry {
     EtcdRegistry::new(Config::new([shared()]).prefix(prefix)).unwrap()
 }
 
-async fn subject() -> Subject {
+fn subject() -> Subject {
     Subject::new(Arc::new(fresh()), LEAST_TTL, SLACK)
 }
 
-orchestra_discovery::registry_suite!(laws, subject);
+orchestra_discovery::registry_suite!(laws, || async { subject() });
 
 fn scope() -> Scope {
     Scope::Service("payments".parse().unwrap())

@@ -80,15 +80,23 @@ fn removal(instance: Instance, reason: RemovalReason) -> Removal {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::instance::{Incarnation, Registration};
+    use crate::source::{Revision, Scope, Snapshot};
 
     const KEY: &[u8] = b"shop/pay/a";
 
     fn listed(incarnation: u64) -> Vec<u8> {
-        let (service, id) = ("pay".parse().unwrap(), "a".parse().unwrap());
+        listed_as("a", incarnation)
+    }
+
+    fn listed_as(id: &str, incarnation: u64) -> Vec<u8> {
+        let (service, id) = ("pay".parse().unwrap(), id.parse().unwrap());
         let endpoint = "127.0.0.1:80".parse().unwrap();
         let asked = Registration::new(service, id, endpoint, Duration::from_secs(1));
         let instance = asked.instance(Incarnation::new(incarnation));
@@ -159,5 +167,56 @@ mod tests {
             changes(&keys, unknown(b"shop/pay/a/override")),
             Ok(Vec::new())
         );
+    }
+
+    /// What the keys hold, read at once.
+    fn read(keys: &Keys, store: &BTreeMap<String, (Vec<u8>, u64)>, revision: u64) -> Snapshot {
+        let held = store.iter().filter_map(|(key, (value, put))| {
+            match keys.read(key.as_bytes(), value, *put)? {
+                Record::Listed(instance) => Some(Arc::from(instance)),
+                Record::Gone(_) => None,
+            }
+        });
+        Snapshot::new(Scope::All, Revision::new(revision), held.collect())
+    }
+
+    proptest! {
+        /// Whatever is put and deleted, in whatever order: the changes lead to what a snapshot reads.
+        #[test]
+        fn changes_lead_to_what_is_stored(acts in prop::collection::vec((0..3_usize, 0..6_u8, 0..40_u64), 1..60)) {
+            let keys = Keys::new("shop/").unwrap();
+            let mut store: BTreeMap<String, (Vec<u8>, u64)> = BTreeMap::new();
+            let mut mirror = read(&keys, &store, 0);
+            for ((id, act, number), revision) in acts.into_iter().zip(1..) {
+                let id = ["a", "b", "c"][id];
+                let key = format!("shop/pay/{id}");
+                let before = store.remove(&key);
+                let value = match act {
+                    0 | 1 => Some(listed_as(id, 0)),
+                    2 => Some(listed_as(id, number)),
+                    3 => Some(gone(number)),
+                    4 => Some(b"strange".to_vec()),
+                    _ => None,
+                };
+                if before.is_none() && value.is_none() {
+                    continue;
+                }
+                let seen = Seen {
+                    key: key.as_bytes(),
+                    put: value.as_deref().map(|value| (value, revision)),
+                    before: match &before {
+                        Some((value, put)) => Before::Was((value, *put)),
+                        None => Before::Nothing,
+                    },
+                };
+                let told = changes(&keys, seen).unwrap();
+                prop_assert!(told.len() <= 2);
+                mirror.advance(Revision::new(revision), &told);
+                if let Some(value) = value {
+                    store.insert(key, (value, revision));
+                }
+                prop_assert_eq!(&mirror, &read(&keys, &store, revision));
+            }
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! What an error of the client or the server means here.
 
 use etcd_client::Error as Fault;
-use orchestra_core::Endpoint;
 
 use crate::error::{Error, ErrorKind};
 
@@ -19,15 +18,28 @@ mod code {
     pub(super) const UNAUTHENTICATED: i32 = 16;
 }
 
-/// The error of a request; `what` says what was asked.
-pub(super) fn error(fault: Fault, what: &str, endpoint: &Endpoint) -> Error {
-    let kind = kind(&fault);
-    Error::new(kind, format!("etcd {endpoint} failed to {what}")).with_source(fault)
+/// The error that a fault is; the message says what was asked, and of whom.
+pub(super) fn error(fault: Fault, message: impl Into<String>) -> Error {
+    Error::new(kind(&fault), message).with_source(fault)
 }
 
-/// Whether the revision that was asked for is compacted, or the answer was larger than the limit.
-pub(super) fn is_out_of_range(fault: &Fault) -> bool {
-    matches!(fault, Fault::GRpcStatus(status) if i32::from(status.code()) == code::OUT_OF_RANGE)
+/// Whether the revision that was asked for is compacted.
+pub(super) fn is_compacted(fault: &Fault) -> bool {
+    out_of_range(fault).is_some_and(|message| message.contains("compacted"))
+}
+
+/// Whether the answer was larger than the limit: that is found out here and not by etcd.
+pub(super) fn is_too_large(fault: &Fault) -> bool {
+    out_of_range(fault).is_some_and(|message| message.contains("too large"))
+}
+
+fn out_of_range(fault: &Fault) -> Option<&str> {
+    match fault {
+        Fault::GRpcStatus(status) if i32::from(status.code()) == code::OUT_OF_RANGE => {
+            Some(status.message())
+        }
+        _ => None,
+    }
 }
 
 fn kind(fault: &Fault) -> ErrorKind {

@@ -89,7 +89,9 @@ impl Link {
             let asked = async { ask(self.peer(site).await?).await };
             let error = match tokio::time::timeout(self.timeout, asked).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(fault)) => fault::error(fault, what, &site.endpoint),
+                Ok(Err(fault)) => {
+                    fault::error(fault, format!("etcd {} failed to {what}", site.endpoint))
+                }
                 Err(elapsed) => {
                     let message = format!(
                         "etcd {} did not {what} within {:?}",
@@ -106,16 +108,6 @@ impl Link {
             if left == 0 || error.kind() == ErrorKind::Timeout {
                 return Err(error);
             }
-        }
-    }
-
-    /// The error of a stream that was opened before, and the turn of the next endpoint.
-    pub(super) fn broken(&self, fault: etcd_client::Error, what: &str) -> Error {
-        let turn = self.turn.load(Ordering::Relaxed);
-        self.leave(turn);
-        match self.sites.get(turn % self.sites.len()) {
-            Some(site) => fault::error(fault, what, &site.endpoint),
-            None => Error::new(ErrorKind::Unavailable, "etcd has no endpoint").with_source(fault),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use etcd_client::{GetOptions, GetResponse};
+use etcd_client::{GetOptions, GetResponse, ResponseHeader};
 
 use super::record::Record;
 use super::{Shared, fault};
@@ -13,6 +13,13 @@ use crate::source::{Revision, Scope, Snapshot};
 const PAGE: i64 = 1_000;
 /// How often a snapshot begins anew because what it reads was compacted meanwhile.
 const ATTEMPTS: u32 = 3;
+
+enum Page {
+    Read(GetResponse),
+    Compacted,
+    /// Strangers' values: ours are small.
+    TooLarge,
+}
 
 impl Shared {
     pub(super) async fn snapshot(&self, scope: &Scope) -> Result<Snapshot> {
@@ -29,16 +36,24 @@ impl Shared {
     async fn pages(&self, scope: &Scope) -> Result<Option<Snapshot>> {
         let (first, end) = self.keys.range(scope);
         let mut from = first.into_bytes();
-        let mut revision = 0;
+        let (mut limit, mut revision) = (PAGE, 0);
         let mut instances = Vec::new();
         loop {
-            let Some(page) = self.page(&from, &end, revision).await? else {
-                return Ok(None);
+            let options = GetOptions::new()
+                .with_range(&*end)
+                .with_limit(limit)
+                .with_revision(revision);
+            let page = match self.page(&from, &options).await? {
+                Page::Read(page) => page,
+                Page::Compacted => return Ok(None),
+                Page::TooLarge if limit > 1 => {
+                    limit /= 2;
+                    continue;
+                }
+                Page::TooLarge => return Err(unreadable(&from)),
             };
             if revision == 0 {
-                revision = page
-                    .header()
-                    .map_or(0, etcd_client::ResponseHeader::revision);
+                revision = page.header().map_or(0, ResponseHeader::revision);
             }
             for kv in page.kvs() {
                 let put = unsigned(kv.mod_revision());
@@ -59,18 +74,15 @@ impl Shared {
         Ok(Some(Snapshot::new(scope.clone(), revision, instances)))
     }
 
-    async fn page(&self, from: &[u8], end: &str, revision: i64) -> Result<Option<GetResponse>> {
-        let options = GetOptions::new()
-            .with_range(end)
-            .with_limit(PAGE)
-            .with_revision(revision);
+    async fn page(&self, from: &[u8], options: &GetOptions) -> Result<Page> {
         self.link
             .call("list instances", |mut peer| {
                 let (from, options) = (from.to_vec(), options.clone());
                 async move {
                     match peer.kv.get(from, Some(options)).await {
-                        Err(fault) if revision != 0 && fault::is_out_of_range(&fault) => Ok(None),
-                        answer => answer.map(Some),
+                        Err(fault) if fault::is_compacted(&fault) => Ok(Page::Compacted),
+                        Err(fault) if fault::is_too_large(&fault) => Ok(Page::TooLarge),
+                        answer => answer.map(Page::Read),
                     }
                 }
             })
@@ -87,9 +99,7 @@ impl Shared {
                 async move { peer.kv.get(first, Some(options)).await }
             })
             .await?;
-        let revision = answer
-            .header()
-            .map_or(0, etcd_client::ResponseHeader::revision);
+        let revision = answer.header().map_or(0, ResponseHeader::revision);
         Ok(Revision::new(unsigned(revision)))
     }
 }
@@ -97,4 +107,12 @@ impl Shared {
 /// etcd's revisions are positive.
 pub(super) fn unsigned(revision: i64) -> u64 {
     u64::try_from(revision).unwrap_or(0)
+}
+
+fn unreadable(from: &[u8]) -> Error {
+    let message = format!(
+        "the value after {} in etcd is too large to be read",
+        String::from_utf8_lossy(from)
+    );
+    Error::new(ErrorKind::Protocol, message)
 }

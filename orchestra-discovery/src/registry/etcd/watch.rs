@@ -138,11 +138,11 @@ impl WatchStream for EtcdWatch {
                         }
                     }
                     Ok(None) => return Err(self.failed(ended())),
-                    // An answer beyond all limits cannot be read at the next attempt either.
-                    Err(fault) if fault::is_out_of_range(&fault) => return Ok(self.lost()),
+                    // It would be as large at the next attempt.
+                    Err(fault) if fault::is_too_large(&fault) => return Ok(self.lost()),
                     Err(fault) => {
-                        let error = self.shared.link.broken(fault, "go on with a watch");
-                        return Err(self.failed(error));
+                        let message = format!("the watch of {} at etcd broke", self.scope);
+                        return Err(self.failed(fault::error(fault, message)));
                     }
                 },
             }

@@ -1,12 +1,12 @@
 //! The server is killed, frozen, emptied, full, or asks for a password.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use orchestra_discovery::heartbeat::{self, Heartbeat};
 use orchestra_discovery::registry::etcd::Config;
 use orchestra_discovery::{ErrorKind, EtcdRegistry, Registry, Revision, Source, WatchEvent};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::server::Server;
 use super::{Mirror, PATIENCE, asked, ids, listed, register};
@@ -41,16 +41,14 @@ async fn a_watch_that_waits_while_the_server_is_away_finds_it_again() {
     let mut server = Server::start(&[]).await;
     let registry = server.registry();
     let mut mirror = Mirror::of(&registry).await;
-    let waiting = tokio::spawn(async move {
-        mirror.until_listed("late").await;
-        mirror
-    });
-    sleep(Duration::from_millis(300)).await;
-    server.kill().await;
-    sleep(Duration::from_secs(3)).await;
-    server.restart().await;
-    register(&registry, "late").await;
-    let mirror = waiting.await.unwrap();
+    let outage = async {
+        sleep(Duration::from_millis(300)).await;
+        server.kill().await;
+        sleep(Duration::from_secs(3)).await;
+        server.restart().await;
+        register(&registry, "late").await;
+    };
+    tokio::join!(mirror.until_listed("late"), outage);
     assert_eq!(mirror.resyncs, 0);
     // The distance between attempts grows: some 7 in 3 seconds, not thousands.
     assert!((2..20).contains(&mirror.errors), "{} errors", mirror.errors);

@@ -1,14 +1,15 @@
 //! Watches: much of it, fast, resumed, compacted.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use etcd_client::CompactionOptions;
 use orchestra_discovery::{
     EtcdRegistry, Lease, Override, Registry, Revision, Source, Status, WatchEvent,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::server::Server;
 use super::{Mirror, PATIENCE, fresh, listed, register, scope};
@@ -55,13 +56,12 @@ async fn ten_thousand_changes_end_in_the_same_set() {
     for writer in 0..WRITERS {
         writers.spawn(write(registry.clone(), writer));
     }
-    let writing = tokio::spawn(async move {
+    let writing = async {
         writers.join_all().await;
         register(&registry, "last").await;
-        registry
-    });
-    let all = timeout(PATIENCE * 6, async {
-        let last = "last".parse().unwrap();
+    };
+    let last = "last".parse().unwrap();
+    let reading = async {
         while !mirror.snapshot.instances().iter().any(|it| it.id == last) {
             match mirror.watch.next().await.unwrap() {
                 WatchEvent::Changes { revision, changes } => {
@@ -70,9 +70,9 @@ async fn ten_thousand_changes_end_in_the_same_set() {
                 other => panic!("{other:?} came"),
             }
         }
-    });
-    all.await.unwrap();
-    let registry = writing.await.unwrap();
+    };
+    let both = async { tokio::join!(writing, reading) };
+    timeout(PATIENCE * 6, both).await.unwrap();
     println!("{CHANGES} changes in {:?}", since.elapsed());
     let own = registry.snapshot(&scope()).await.unwrap();
     assert!(own.instances().len() > 20, "{}", own.instances().len());
@@ -86,7 +86,8 @@ async fn a_registration_reaches_a_watcher_within_50_milliseconds() {
     let mut watch = Mirror::of(&registry).await.watch;
     let mut took = Vec::with_capacity(SAMPLES);
     let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
-    let watching = tokio::spawn(async move {
+    let mut watching = JoinSet::new();
+    watching.spawn(async move {
         let mut left = SAMPLES;
         while left > 0 {
             if let WatchEvent::Changes { changes, .. } = watch.next().await.unwrap() {
@@ -101,7 +102,7 @@ async fn a_registration_reaches_a_watcher_within_50_milliseconds() {
         let at = timeout(PATIENCE, seen.recv()).await.unwrap().unwrap();
         took.push(at.saturating_duration_since(since));
     }
-    watching.await.unwrap();
+    watching.join_all().await;
     took.sort_unstable();
     let [p50, p99] = [50, 99].map(|share| took.get(SAMPLES * share / 100).copied().unwrap());
     println!("register to watcher: p50 {p50:?}, p99 {p99:?}, of {SAMPLES}");
@@ -161,4 +162,39 @@ async fn a_quiet_watch_moves_on_with_the_others() {
     let nothing = timeout(Duration::from_secs(2), quiet.next()).await;
     assert!(nothing.is_err(), "{nothing:?} came");
     assert_eq!(quiet.revision(), revision);
+}
+
+/// What the server counts.
+async fn gauge(server: &Server, name: &str) -> u64 {
+    let address = server.endpoint().to_string();
+    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let lines = text.lines();
+    let mut values = lines.filter_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    values.next().unwrap()
+}
+
+#[tokio::test]
+async fn a_dropped_watch_leaves_no_watcher() {
+    const WATCHERS: &str = "etcd_debugging_mvcc_watcher_total";
+    let server = Server::start(&[]).await;
+    let registry = server.registry();
+    let mut watches = Vec::new();
+    for _ in 0..20 {
+        let mut watch = Mirror::of(&registry).await.watch;
+        let nothing = timeout(Duration::from_millis(100), watch.next()).await;
+        assert!(nothing.is_err(), "{nothing:?} came");
+        watches.push(watch);
+    }
+    assert_eq!(gauge(&server, WATCHERS).await, 20);
+    watches.truncate(3);
+    let dropped = async {
+        while gauge(&server, WATCHERS).await != 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, dropped).await.unwrap();
 }
