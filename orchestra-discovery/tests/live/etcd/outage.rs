@@ -203,7 +203,7 @@ async fn a_full_server_is_told_apart() {
 
 #[tokio::test]
 async fn a_password_is_needed_where_it_is_asked_for() {
-    let mut server = Server::start(&[]).await;
+    let mut server = Server::start(&["--auth-token-ttl", "2"]).await;
     let mut raw = server.raw().await;
     raw.user_add("root", "right", None).await.unwrap();
     raw.user_grant_role("root", "root").await.unwrap();
@@ -223,9 +223,10 @@ async fn a_password_is_needed_where_it_is_asked_for() {
     let registry = EtcdRegistry::new(server.config().user("root", "right")).unwrap();
     let lease = register(&registry, "a").await;
     let mut mirror = Mirror::of(&registry).await;
-    // The tokens given out before do not survive it.
     server.kill().await;
     server.restart().await;
+    // The token that was given out before is no longer known.
+    sleep(Duration::from_secs(5)).await;
     registry.renew(&lease).await.unwrap();
     register(&registry, "b").await;
     mirror.until_listed("b").await;

@@ -57,6 +57,44 @@ async fn nothing_is_left_behind() {
     assert_eq!(keys(&mut raw).await, [""; 0]);
 }
 
+/// Each change rewrites the whole value: one that was decided on an older value must not undo another.
+#[tokio::test]
+async fn changes_of_one_id_at_once_undo_none() {
+    let registry = fresh();
+    let mut lease = register(&registry, "a").await;
+    let (service, id) = (lease.service.clone(), lease.id.clone());
+    for round in 0..100 {
+        let forced = [
+            None,
+            Some(Override::OutOfService),
+            Some(Override::ForcedHealthy),
+        ];
+        let forced = forced[round % 3];
+        let status = [Status::Ready, Status::Draining][round % 2];
+        let (set, put) = tokio::join!(
+            registry.set_override(&service, &id, forced),
+            registry.set_status(&lease, status),
+        );
+        set.unwrap();
+        put.unwrap();
+        let now = registry.snapshot(&scope()).await.unwrap();
+        let now = now.instances().first().unwrap();
+        assert_eq!((now.forced, now.status), (forced, status), "round {round}");
+
+        let forced = [Some(Override::OutOfService), None][round % 2];
+        let (set, heir) = tokio::join!(
+            registry.set_override(&service, &id, forced),
+            registry.register(asked("a", Duration::from_secs(60))),
+        );
+        set.unwrap();
+        lease = heir.unwrap();
+        let now = registry.snapshot(&scope()).await.unwrap();
+        let now = now.instances().first().unwrap();
+        let expected = (forced, lease.incarnation);
+        assert_eq!((now.forced, now.incarnation), expected, "round {round}");
+    }
+}
+
 #[tokio::test]
 async fn an_incarnation_is_the_revision_of_the_registration() {
     let server = Server::start(&[]).await;
