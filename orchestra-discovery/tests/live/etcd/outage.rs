@@ -160,6 +160,38 @@ async fn an_endpoint_that_is_away_is_passed_over() {
 }
 
 #[tokio::test]
+async fn a_cluster_goes_on_without_any_one_of_its_members() {
+    let mut servers = Server::cluster().await;
+    let config = Config::new(servers.iter().map(Server::endpoint));
+    let registry = EtcdRegistry::new(config.timeout(Duration::from_secs(2))).unwrap();
+    let asked = asked("beating", Duration::from_secs(6));
+    let config = heartbeat::Config::default();
+    let heartbeat = Heartbeat::start(Arc::new(registry.clone()), asked, config);
+    let lease = heartbeat.registered().await.unwrap();
+    let mut mirror = Mirror::of(&registry).await;
+    for (server, id) in servers.iter_mut().zip(["x", "y", "z"]) {
+        server.kill().await;
+        let asked = super::asked(id, Duration::from_secs(60));
+        // While a leader is elected there is nobody to register at.
+        let registered = async {
+            while let Err(error) = registry.register(asked.clone()).await {
+                assert!(error.is_retryable(), "{error:?}");
+            }
+        };
+        timeout(PATIENCE, registered).await.unwrap();
+        mirror.until_listed(id).await;
+        server.restart().await;
+    }
+    assert_eq!(mirror.resyncs, 0);
+    let own = registry.snapshot(&super::scope()).await.unwrap();
+    assert_eq!(ids(&own), ["beating", "x", "y", "z"]);
+    assert_eq!(mirror.snapshot.instances(), own.instances());
+    let beating = own.instances().first().unwrap();
+    assert_eq!(beating.incarnation, lease.incarnation);
+    heartbeat.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_watch_does_not_go_on_in_another_cluster() {
     let mut first = Server::start(&[]).await;
     let second = Server::start(&[]).await;

@@ -13,30 +13,40 @@ use crate::variable;
 
 /// An etcd of the test's own.
 pub(super) struct Server {
-    client: String,
-    peer: String,
-    options: Vec<String>,
+    site: Site,
     dir: TempDir,
     process: Process,
 }
 
+/// Where it is and how it is started.
+struct Site {
+    name: String,
+    client: String,
+    peer: String,
+    cluster: String,
+    options: Vec<String>,
+}
+
 impl Server {
     pub(super) async fn start(options: &[&str]) -> Self {
-        let (client, peer) = (free_address(), free_address());
-        let options: Vec<_> = options.iter().map(ToString::to_string).collect();
+        let [site] = sites(options);
+        Self::at(site).await
+    }
+
+    /// Three members of one cluster.
+    pub(super) async fn cluster() -> [Self; 3] {
+        let [a, b, c] = sites(&[]);
+        tokio::join!(Self::at(a), Self::at(b), Self::at(c)).into()
+    }
+
+    async fn at(site: Site) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let process = run(&client, &peer, &dir, &options).await;
-        Self {
-            client,
-            peer,
-            options,
-            dir,
-            process,
-        }
+        let process = site.run(&dir).await;
+        Self { site, dir, process }
     }
 
     pub(super) fn endpoint(&self) -> Endpoint {
-        self.client.parse().unwrap()
+        self.site.client.parse().unwrap()
     }
 
     pub(super) fn config(&self) -> Config {
@@ -49,7 +59,7 @@ impl Server {
 
     /// The client itself, for what an operator or a stranger does.
     pub(super) async fn raw(&self) -> Client {
-        Client::connect([&self.client], None).await.unwrap()
+        Client::connect([&self.site.client], None).await.unwrap()
     }
 
     pub(super) fn process(&self) -> &Process {
@@ -64,7 +74,7 @@ impl Server {
 
     /// At the same address, with what it had stored.
     pub(super) async fn restart(&mut self) {
-        self.process = run(&self.client, &self.peer, &self.dir, &self.options).await;
+        self.process = self.site.run(&self.dir).await;
     }
 
     pub(super) async fn restart_empty(&mut self) {
@@ -73,37 +83,49 @@ impl Server {
     }
 }
 
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+/// The members of one cluster, at addresses that are free.
+fn sites<const N: usize>(options: &[&str]) -> [Site; N] {
+    let addresses = || {
+        // Held together, so that they differ.
+        let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        listeners.map(|listener| listener.local_addr().unwrap().to_string())
+    };
+    let (clients, peers) = (addresses(), addresses());
+    let members = peers.iter().enumerate();
+    let members: Vec<_> = members
+        .map(|(number, peer)| format!("m{number}=http://{peer}"))
+        .collect();
+    let cluster = members.join(",");
+    std::array::from_fn(|number| Site {
+        name: format!("m{number}"),
+        client: clients[number].clone(),
+        peer: peers[number].clone(),
+        cluster: cluster.clone(),
+        options: options.iter().map(ToString::to_string).collect(),
+    })
 }
 
-async fn run(client: &str, peer: &str, dir: &TempDir, options: &[String]) -> Process {
-    let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
-    let mut command = Command::new(variable("ORCH_TEST_ETCD_BIN"));
-    command
-        .args(["--name", "one", "--unsafe-no-fsync"])
-        .args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ])
-        .args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ])
-        .args(["--initial-cluster", &format!("one={peer}")])
-        .arg("--data-dir")
-        .arg(dir.path())
-        .args(options);
-    let process = Process::spawn(command).unwrap();
-    let ready = |line: &str| line.contains("ready to serve client requests");
-    process
-        .wait_for_line(ready, Duration::from_secs(30))
-        .await
-        .unwrap();
-    process
+impl Site {
+    async fn run(&self, dir: &TempDir) -> Process {
+        let client = format!("http://{}", self.client);
+        let peer = format!("http://{}", self.peer);
+        let mut command = Command::new(variable("ORCH_TEST_ETCD_BIN"));
+        command
+            .args(["--name", &self.name, "--unsafe-no-fsync"])
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &self.cluster])
+            .arg("--data-dir")
+            .arg(dir.path())
+            .args(&self.options);
+        let process = Process::spawn(command).unwrap();
+        let ready = |line: &str| line.contains("ready to serve client requests");
+        process
+            .wait_for_line(ready, Duration::from_secs(30))
+            .await
+            .unwrap();
+        process
+    }
 }
