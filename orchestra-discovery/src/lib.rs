@@ -44,6 +44,8 @@ pub use health::http::HttpProbe;
 pub use health::{Health, HealthCheck, Probe, Verdict};
 pub use heartbeat::Heartbeat;
 pub use instance::{Incarnation, Instance, Override, ProbeTarget, Registration, Status};
+#[cfg(feature = "etcd")]
+pub use registry::etcd::EtcdRegistry;
 #[cfg(feature = "http")]
 pub use registry::http::HttpRegistry;
 pub use registry::memory::MemoryRegistry;
