@@ -46,6 +46,10 @@ pub use registry::http::HttpRegistry;
 pub use registry::memory::MemoryRegistry;
 pub use registry::{Lease, Registry};
 pub use resolver::{Choice, InFlight, NoCandidate, PickContext, Resolver, Token};
+#[cfg(feature = "dns")]
+pub use source::dns::DnsSource;
+#[cfg(feature = "file")]
+pub use source::file::FileSource;
 pub use source::{
     Capabilities, Change, Removal, RemovalReason, Revision, Scope, Snapshot, Source, Watch,
     WatchEvent, WatchStream,

@@ -33,6 +33,10 @@ type Break = Box<dyn Fn(bool) -> Done<Result<()>> + Send + Sync>;
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what a source can say has no order"
+)]
 pub struct Expresses {
     /// The id; a source that derives ids need not.
     pub ids: bool,

@@ -12,9 +12,7 @@ use parking_lot::Mutex;
 use self::stream::{Began, SabotagedWatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Incarnation, Instance};
-use crate::source::{
-    Capabilities, Change, Revision, Scope, Snapshot, Source, Watch, WatchEvent,
-};
+use crate::source::{Capabilities, Change, Revision, Scope, Snapshot, Source, Watch, WatchEvent};
 
 macro_rules! sabotages {
     ($($(#[$doc:meta])* $name:ident breaks $law:ident,)+) => {

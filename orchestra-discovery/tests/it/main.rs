@@ -9,6 +9,8 @@ mod common;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod doubles;
+#[cfg(feature = "file")]
+mod file;
 mod follow;
 mod gates;
 mod health;
@@ -18,6 +20,8 @@ mod http;
 mod registry;
 mod resolver;
 mod route;
+#[cfg(feature = "test-util")]
+mod source;
 
 #[global_allocator]
 static ALLOCATOR: orchestra_testkit::alloc::CountingAllocator =

@@ -27,7 +27,9 @@ pub(super) async fn revisions_rise_with_changes(subject: &SourceSubject) -> Verd
     let members = [member(1)?, member(2)?];
     let mut seen = vec![subject.snapshot().await?.revision()];
     for count in [1, 2, 1] {
-        subject.hold(members.get(..count).unwrap_or_default()).await?;
+        subject
+            .hold(members.get(..count).unwrap_or_default())
+            .await?;
         seen.push(subject.snapshot().await?.revision());
     }
     expect(seen.is_sorted_by(|a, b| a < b), || {

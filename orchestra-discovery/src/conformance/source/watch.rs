@@ -19,7 +19,8 @@ pub(super) async fn watch_tells_a_removal(subject: &SourceSubject) -> Verdict {
     };
     let mut watch = subject.watch(snapshot.revision()).await?;
     subject.hold(&[member(2)?]).await?;
-    let gone = |change: &Change| matches!(change, Change::Removed(removal) if removal.id == going.id);
+    let gone =
+        |change: &Change| matches!(change, Change::Removed(removal) if removal.id == going.id);
     subject.until(&mut watch, gone).await
 }
 
@@ -32,9 +33,7 @@ pub(super) async fn watch_tells_an_alteration(subject: &SourceSubject) -> Verdic
     let mut watch = subject.watch_from_now().await?;
     altered.weight = 5;
     subject.hold(&[altered, other]).await?;
-    let told = |change: &Change| {
-        matches!(change, Change::Upserted(instance) if instance.endpoint == endpoint(1) && instance.weight == 5)
-    };
+    let told = |change: &Change| matches!(change, Change::Upserted(instance) if instance.endpoint == endpoint(1) && instance.weight == 5);
     subject.until(&mut watch, told).await
 }
 
@@ -82,12 +81,12 @@ pub(super) async fn watch_leads_to_the_last_state(subject: &SourceSubject) -> Ve
     let mut members = subject.snapshot().await?;
     let mut watch = subject.watch(members.revision()).await?;
     let (one, two) = (member(1)?, member(2)?);
-    subject.hold(&[one.clone()]).await?;
+    subject.hold(std::slice::from_ref(&one)).await?;
     // A reader that is not the watch, so that a source which looks when it is asked sees each state.
     subject.snapshot().await?;
     subject.hold(&[one, two.clone()]).await?;
     subject.snapshot().await?;
-    subject.hold(&[two.clone()]).await?;
+    subject.hold(std::slice::from_ref(&two)).await?;
     while subject.same(&members, std::slice::from_ref(&two)).is_err() {
         let (revision, changes) = subject.next(&mut watch).await?;
         expect(revision >= members.revision(), || {
@@ -167,5 +166,9 @@ pub(super) async fn forgotten_revision_is_answered_by_resync(subject: &SourceSub
 pub(super) async fn unknown_revision_is_answered_by_resync(subject: &SourceSubject) -> Verdict {
     subject.hold(&[member(1)?]).await?;
     let latest = subject.snapshot().await?.revision();
-    says_resync(subject, Revision::new(latest.as_u64().saturating_add(1_000))).await
+    says_resync(
+        subject,
+        Revision::new(latest.as_u64().saturating_add(1_000)),
+    )
+    .await
 }

@@ -73,9 +73,7 @@ impl SabotagedWatch {
         let past = self.began.after < self.began.latest;
         let skips = match event {
             WatchEvent::Resync => past && self.sabotage == SourceSabotage::SkipsTheForgotten,
-            WatchEvent::Changes { .. } => {
-                past && self.sabotage == SourceSabotage::BeginsWatchesNow
-            }
+            WatchEvent::Changes { .. } => past && self.sabotage == SourceSabotage::BeginsWatchesNow,
         };
         if skips && let Some(again) = self.again.take() {
             self.inner = again;
