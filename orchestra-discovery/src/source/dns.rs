@@ -13,8 +13,8 @@
 //! to others, and one target of many that cannot be resolved. Failures are remembered for a moment too, so
 //! that a broken server is not asked by each call.
 //!
-//! Of several servers the next is asked when one fails. Truncated answers are asked again over TCP. Search
-//! domains and `/etc/hosts` do not count.
+//! Of several servers the next is asked when one fails, and the one that answered is asked first from then
+//! on. Truncated answers are asked again over TCP. Search domains and `/etc/hosts` do not count.
 //!
 //! [RFC 2308]: https://www.rfc-editor.org/rfc/rfc2308
 //! [RFC 2782]: https://www.rfc-editor.org/rfc/rfc2782
@@ -92,7 +92,7 @@ pub enum Family {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The servers in the order in which they are asked; at least one.
+    /// The servers in the order in which they are tried; at least one.
     pub servers: Vec<SocketAddr>,
     /// The name of a service's records, with `{service}` in the place of its name; always absolute.
     pub template: String,

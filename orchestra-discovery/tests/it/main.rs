@@ -8,6 +8,8 @@
 mod common;
 #[cfg(feature = "test-util")]
 mod conformance;
+#[cfg(feature = "dns")]
+mod dns;
 mod doubles;
 #[cfg(feature = "file")]
 mod file;

@@ -1,16 +1,15 @@
 //! Asking servers with `hickory-resolver`.
 //!
-//! It sends, retries, follows aliases and turns to TCP when an answer is truncated. Its cache is off: what is
-//! cached here is the members of a service, and their TTL must be the server's.
+//! It speaks the protocol, follows aliases and turns to TCP when an answer is truncated. Its cache is off:
+//! what is cached here is the members of a service, and their TTL must be the server's. Its pool of servers
+//! takes the first SERVFAIL or REFUSED for the answer of all, so each server has a resolver of its own here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-    ServerOrderingStrategy,
-};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
@@ -24,20 +23,42 @@ use super::resolve::Ask;
 use super::ttl::Ttl;
 use crate::error::{Error, ErrorKind, Result};
 
-pub(super) struct Hickory(TokioResolver);
+pub(super) struct Hickory {
+    /// One for each server.
+    servers: Vec<TokioResolver>,
+    /// The server that answered last: while it does, one that is down costs nothing.
+    first: AtomicUsize,
+    rounds: u32,
+}
 
 impl Hickory {
     pub(super) fn new(config: &Config) -> Result<Self> {
-        let servers = config.servers.iter().map(|server| name_server(*server));
-        let servers = ResolverConfig::from_name_servers(servers.collect());
-        let provider = TokioRuntimeProvider::default();
-        let mut builder = Resolver::builder_with_config(servers, provider);
-        options(builder.options_mut(), config);
-        let resolver = builder.build().map_err(|error| {
-            Error::new(ErrorKind::Invalid, "the DNS servers cannot be used").with_source(error)
-        })?;
-        Ok(Self(resolver))
+        let servers = config
+            .servers
+            .iter()
+            .map(|server| resolver(*server, config));
+        Ok(Self {
+            servers: servers.collect::<Result<_>>()?,
+            first: AtomicUsize::new(0),
+            rounds: config.retries.saturating_add(1),
+        })
     }
+}
+
+fn resolver(server: SocketAddr, config: &Config) -> Result<TokioResolver> {
+    let servers = ResolverConfig::from_name_servers(vec![name_server(server)]);
+    let provider = TokioRuntimeProvider::default();
+    let mut builder = Resolver::builder_with_config(servers, provider);
+    let options = builder.options_mut();
+    options.timeout = config.timeout;
+    options.attempts = 0;
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.case_randomization = true;
+    builder.build().map_err(|error| {
+        let message = format!("DNS server {server} cannot be used");
+        Error::new(ErrorKind::Invalid, message).with_source(error)
+    })
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {
@@ -48,16 +69,6 @@ fn name_server(address: SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections.to_vec())
 }
 
-fn options(options: &mut ResolverOpts, config: &Config) {
-    options.timeout = config.timeout;
-    options.attempts = usize::try_from(config.retries).unwrap_or(usize::MAX);
-    options.cache_size = 0;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-    options.num_concurrent_reqs = 1;
-    options.case_randomization = true;
-}
-
 impl Ask for Hickory {
     async fn ask(&self, name: &str, kind: Kind) -> Result<Answer> {
         let record_type = match kind {
@@ -65,11 +76,29 @@ impl Ask for Hickory {
             Kind::Aaaa => RecordType::AAAA,
             Kind::Srv => RecordType::SRV,
         };
-        match self.0.lookup(name, record_type).await {
-            Ok(lookup) => Ok(found(&lookup)),
-            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => not_found(&none, name),
-            Err(error) => Err(failed(error, name, record_type)),
+        let mut failure = None;
+        for _round in 0..self.rounds {
+            let first = self.first.load(Ordering::Relaxed);
+            let servers = self.servers.iter().enumerate().cycle();
+            for (number, server) in servers.skip(first).take(self.servers.len()) {
+                match one(server, name, record_type).await {
+                    Ok(answer) => {
+                        self.first.store(number, Ordering::Relaxed);
+                        return Ok(answer);
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
         }
+        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Invalid, "there is no DNS server")))
+    }
+}
+
+async fn one(server: &TokioResolver, name: &str, record_type: RecordType) -> Result<Answer> {
+    match server.lookup(name, record_type).await {
+        Ok(lookup) => Ok(found(&lookup)),
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => not_found(&none, name),
+        Err(error) => Err(failed(error, name, record_type)),
     }
 }
 
