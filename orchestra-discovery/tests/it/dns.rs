@@ -58,11 +58,15 @@ impl Reply {
     }
 }
 
+fn short(length: usize) -> [u8; 2] {
+    u16::try_from(length).unwrap().to_be_bytes()
+}
+
 fn wire(name: &str) -> Vec<u8> {
     let labels = name.trim_end_matches('.').split('.');
     let labels = labels.filter(|label| !label.is_empty());
     let mut bytes: Vec<u8> = labels
-        .flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat())
+        .flat_map(|label| [&[short(label.len())[1]], label.as_bytes()].concat())
         .collect();
     bytes.push(0);
     bytes
@@ -103,18 +107,14 @@ fn encode(query: &[u8], end: usize, reply: &Reply) -> Vec<u8> {
     let flags = [0x84 | (u8::from(reply.truncated) << 1), reply.rcode];
     let mut bytes = [&query[..2], &flags].concat();
     let counts = [1, reply.answers.len(), reply.authorities.len(), 0];
-    bytes.extend(
-        counts
-            .iter()
-            .flat_map(|count| (*count as u16).to_be_bytes()),
-    );
+    bytes.extend(counts.iter().flat_map(|count| short(*count)));
     bytes.extend(&query[12..end]);
     for (owner, kind, ttl, data) in reply.answers.iter().chain(&reply.authorities) {
         bytes.extend(wire(owner));
         bytes.extend(kind.to_be_bytes());
         bytes.extend(1_u16.to_be_bytes());
         bytes.extend(ttl.to_be_bytes());
-        bytes.extend((data.len() as u16).to_be_bytes());
+        bytes.extend(short(data.len()));
         bytes.extend(data);
     }
     bytes
@@ -165,7 +165,7 @@ async fn serve_tcp(mut stream: TcpStream, zone: Arc<Zone>) {
         let mut query = vec![0; usize::from(length)];
         stream.read_exact(&mut query).await.unwrap();
         if let Some(answer) = zone.answer(&query, true) {
-            stream.write_u16(answer.len() as u16).await.unwrap();
+            stream.write_all(&short(answer.len())).await.unwrap();
             stream.write_all(&answer).await.unwrap();
         }
     }

@@ -13,7 +13,8 @@ use orchestra_core::Endpoint;
 use orchestra_discovery::conformance::{Expresses, SourceSubject};
 use orchestra_discovery::source::dns::{Config, Records};
 use orchestra_discovery::{
-    DnsSource, ErrorKind, Follow, Instance, Resolver, Scope, Source, follow, resolver, source_suite,
+    DnsSource, ErrorKind, Follow, Instance, Resolver, Scope, Source, WatchEvent, follow, resolver,
+    source_suite,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -174,17 +175,17 @@ fn subject(records: Records, write: fn(&[Instance]) -> String) -> SourceSubject 
     .keep(server)
 }
 
-async fn of_addresses() -> SourceSubject {
+fn of_addresses() -> SourceSubject {
     subject(Records::Addresses { port: 9 }, address_records)
 }
 
-async fn of_targets() -> SourceSubject {
+fn of_targets() -> SourceSubject {
     let expresses = Expresses::default().weights().priorities();
     subject(Records::Services, service_records).expresses(expresses)
 }
 
-source_suite!(address_records_of_dnsmasq, of_addresses);
-source_suite!(service_records_of_dnsmasq, of_targets);
+source_suite!(address_records_of_dnsmasq, || async { of_addresses() });
+source_suite!(service_records_of_dnsmasq, || async { of_targets() });
 
 fn scope() -> Scope {
     Scope::Service("payments".parse().unwrap())
@@ -208,7 +209,7 @@ async fn members_stay_while_the_server_is_down_and_follow_it_when_it_is_back() {
     let source = Arc::new(DnsSource::new(config).unwrap());
     let payments = Resolver::new("payments".parse().unwrap(), resolver::Config::default());
     let config = follow::Config::default().seed(7);
-    let follow = Follow::start(source.clone(), payments.clone(), config);
+    let follow = Follow::start(Arc::<DnsSource>::clone(&source), payments.clone(), config);
     follow.ready().await.unwrap();
     let ids = || -> Vec<String> {
         let members = payments.members();
@@ -288,4 +289,24 @@ async fn answer_too_long_for_udp_comes_whole() {
     let source = DnsSource::new(config).unwrap();
     let members = source.snapshot(&scope()).await.unwrap();
     assert_eq!(members.instances().len(), 200);
+}
+
+#[tokio::test]
+async fn ttl_of_a_real_server_is_honoured() {
+    let server = Dnsmasq::new();
+    server.hold("host-record=payments.example,10.0.0.1,2\n");
+    let config = server.config_for(Records::Addresses { port: 80 });
+    let source = DnsSource::new(config).unwrap();
+    let members = source.snapshot(&scope()).await.unwrap();
+    let asked = tokio::time::Instant::now();
+    server.hold("host-record=payments.example,10.0.0.2,2\n");
+    let mut watch = source.watch(&scope(), members.revision()).await.unwrap();
+    let event = tokio::time::timeout(Duration::from_secs(10), watch.next()).await;
+    let waited = asked.elapsed();
+    assert!(
+        matches!(event, Ok(Ok(WatchEvent::Changes { .. }))),
+        "{event:?}"
+    );
+    assert!(waited >= Duration::from_millis(1_800), "{waited:?}");
+    assert!(waited <= Duration::from_millis(2_500), "{waited:?}");
 }

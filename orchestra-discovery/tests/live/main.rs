@@ -6,3 +6,4 @@
 )]
 
 mod dns;
+mod knot;

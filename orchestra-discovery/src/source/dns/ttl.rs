@@ -96,7 +96,7 @@ mod tests {
             let refresh = BOUNDS.refresh(fresh, draw);
             prop_assert!(refresh <= fresh);
             prop_assert!(refresh >= BOUNDS.floor);
-            prop_assert!(refresh >= fresh * 9 / 10 - Duration::from_nanos(10));
+            prop_assert!(refresh + Duration::from_nanos(10) >= fresh * 9 / 10);
         }
     }
 }
