@@ -17,7 +17,10 @@
 //! ```
 
 mod lease;
+mod source;
 mod watch;
+
+pub use source::{Expresses, SOURCE_LAWS, SourceLaw, SourceSubject, enforce_source};
 
 use std::any::Any;
 use std::fmt;

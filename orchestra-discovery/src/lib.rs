@@ -51,6 +51,10 @@ pub use registry::http::HttpRegistry;
 pub use registry::memory::MemoryRegistry;
 pub use registry::{Lease, Registry};
 pub use resolver::{Choice, Completion, InFlight, NoCandidate, PickContext, Resolver, Token};
+#[cfg(feature = "dns")]
+pub use source::dns::DnsSource;
+#[cfg(feature = "file")]
+pub use source::file::FileSource;
 pub use source::{
     Capabilities, Change, Removal, RemovalReason, Revision, Scope, Snapshot, Source, Watch,
     WatchEvent, WatchStream,

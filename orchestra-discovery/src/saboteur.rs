@@ -10,7 +10,10 @@
 //! assert_eq!(sabotage.breaks(), "lapsed_lease_is_refused");
 //! ```
 
+mod source;
 mod stream;
+
+pub use source::{SourceSabotage, SourceSaboteur};
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,18 @@
 //! Reading the membership of services: a snapshot, and what changed since.
 
+#[cfg(feature = "dns")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dns")))]
+pub mod dns;
+#[cfg(feature = "file")]
+#[cfg_attr(docsrs, doc(cfg(feature = "file")))]
+pub mod file;
+
+#[cfg(any(feature = "dns", feature = "file"))]
+mod derived;
+#[cfg(any(feature = "dns", feature = "file"))]
+mod ledger;
+#[cfg(any(feature = "dns", feature = "file"))]
+mod poll;
 mod snapshot;
 mod watch;
 

@@ -9,7 +9,11 @@ mod common;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod deciding;
+#[cfg(feature = "dns")]
+mod dns;
 mod doubles;
+#[cfg(feature = "file")]
+mod file;
 mod follow;
 mod gates;
 mod health;
@@ -19,6 +23,8 @@ mod http;
 mod registry;
 mod resolver;
 mod route;
+#[cfg(feature = "test-util")]
+mod source;
 
 #[global_allocator]
 static ALLOCATOR: orchestra_testkit::alloc::CountingAllocator =

@@ -1,13 +1,16 @@
 //! Against real servers.
 //!
-//! `.ci/live` names them in variables. A test whose variable is missing fails: it does not pass by not running.
+//! `.ci/live` installs them and names them in variables. A test whose variable is missing fails: it does not
+//! pass by not running.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "a test fails by panicking"
 )]
 
+mod dns;
 mod etcd;
+mod knot;
 
 /// What the variable says.
 fn variable(name: &str) -> String {
