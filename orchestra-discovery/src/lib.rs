@@ -44,6 +44,8 @@ pub use instance::{Incarnation, Instance, Override, ProbeTarget, Registration, S
 #[cfg(feature = "http")]
 pub use registry::http::HttpRegistry;
 pub use registry::memory::MemoryRegistry;
+#[cfg(feature = "redis")]
+pub use registry::redis::RedisRegistry;
 pub use registry::{Lease, Registry};
 pub use resolver::{Choice, InFlight, NoCandidate, PickContext, Resolver, Token};
 pub use source::{

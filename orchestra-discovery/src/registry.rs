@@ -4,6 +4,11 @@
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
 pub mod memory;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod record;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redis;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,12 @@
+//! Against real servers.
+//!
+//! `.ci/live` starts them and names them in variables. A test whose variable is missing fails: it does not
+//! pass by not running.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+mod redis;
