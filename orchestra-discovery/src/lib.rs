@@ -44,6 +44,8 @@ pub use instance::{Incarnation, Instance, Override, ProbeTarget, Registration, S
 #[cfg(feature = "http")]
 pub use registry::http::HttpRegistry;
 pub use registry::memory::MemoryRegistry;
+#[cfg(feature = "nats")]
+pub use registry::nats::NatsRegistry;
 #[cfg(feature = "redis")]
 pub use registry::redis::RedisRegistry;
 pub use registry::{Lease, Registry};

@@ -4,6 +4,9 @@
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
 pub mod memory;
+#[cfg(feature = "nats")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
+pub mod nats;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod record;
 #[cfg(feature = "redis")]

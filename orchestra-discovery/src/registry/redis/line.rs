@@ -153,7 +153,8 @@ impl Client {
     /// A new connection.
     pub(super) async fn open(&self) -> Result<Line> {
         let limit = self.config.timeout;
-        let connect = async {
+        // The library's future is large.
+        let connect = Box::pin(async {
             let settings = AsyncConnectionConfig::new()
                 .set_connection_timeout(None)
                 .set_response_timeout(None);
@@ -165,7 +166,7 @@ impl Client {
             about.arg("server");
             let about: String = about.query_async(&mut connection).await?;
             Ok((connection, about))
-        };
+        });
         let (connection, about) = self
             .timely(limit, "connect", async {
                 connect
