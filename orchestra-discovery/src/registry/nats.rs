@@ -1,4 +1,4 @@
-//! The registry in NATS JetStream.
+//! The registry in NATS `JetStream`.
 //!
 //! Two key-value buckets, here named after a bucket `orchestra`:
 //!
@@ -24,7 +24,7 @@
 //! that it was down counts: leases that were not renewed in the meantime lapse, and their heartbeats register
 //! anew. When the buckets are gone they are made again, with sequence numbers that begin at the wall clock of
 //! the client who makes them (milliseconds, shifted left by 20): a watch from before says `Resync`. A server
-//! that is killed may lose writes that it had acknowledged a moment before unless its JetStream has
+//! that is killed may lose writes that it had acknowledged a moment before unless its `JetStream` has
 //! `sync_interval: always`; numbers may then be given out twice.
 //!
 //! **Watches** read the whole first bucket without a gap: a number that is missing was forgotten, and they say

@@ -89,9 +89,8 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(GRACE, up).await.is_err() {
-            panic!("the server does not listen: {:?}", process.lines());
-        }
+        let listens = tokio::time::timeout(GRACE, up).await.is_ok();
+        assert!(listens, "the server does not listen: {:?}", process.lines());
         self.process = Some(process);
     }
 }
@@ -149,6 +148,17 @@ pub(crate) async fn listed(registry: &dyn Registry) -> Vec<String> {
     instances.map(|instance| instance.id.to_string()).collect()
 }
 
+/// The snapshot as the watch changes it, until it has seen `upto`.
+pub(crate) async fn advance(mut snapshot: Snapshot, watch: &mut Watch, upto: Revision) -> Snapshot {
+    while snapshot.revision() < upto {
+        match next(watch).await {
+            WatchEvent::Changes { revision, changes } => snapshot.advance(revision, &changes),
+            other => panic!("{other:?}"),
+        }
+    }
+    snapshot
+}
+
 /// Applies what a watch says until it has seen `upto`.
 async fn follow(
     registry: Arc<dyn Registry>,
@@ -161,10 +171,13 @@ async fn follow(
             return snapshot;
         }
         tokio::select! {
-            event = watch.next() => match event.unwrap() {
-                WatchEvent::Changes { revision, changes } => snapshot.advance(revision, &changes),
-                _ => (snapshot, watch) = watch_from_now(&*registry).await,
-            },
+            event = watch.next() => {
+                if let WatchEvent::Changes { revision, changes } = event.unwrap() {
+                    snapshot.advance(revision, &changes);
+                } else {
+                    (snapshot, watch) = watch_from_now(&*registry).await;
+                }
+            }
             _ = upto.changed() => {}
         }
     }

@@ -34,6 +34,14 @@ fn shared(config: Config) -> NatsRegistry {
     NatsRegistry::new([endpoint], config).unwrap()
 }
 
+async fn shared_as(name: &str) -> NatsRegistry {
+    let mut config = config();
+    config.bucket = format!("{}-{name}", std::process::id());
+    let registry = shared(config);
+    ready(&registry).await;
+    registry
+}
+
 async fn subject() -> Subject {
     let mut config = config();
     config.max_changes_per_key = REMEMBERED;
@@ -59,7 +67,7 @@ fn registry(server: &Server, config: Config) -> NatsRegistry {
     NatsRegistry::new([server.address().into()], config).unwrap()
 }
 
-/// The first answer: JetStream is ready a moment after the port is open.
+/// The first answer: `JetStream` is ready a moment after the port is open.
 async fn ready(registry: &NatsRegistry) {
     eventually(async || registry.snapshot(&scope()).await).await;
 }
@@ -131,10 +139,11 @@ async fn server_that_lost_everything_says_resync() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeat_survives_a_short_outage_with_its_lease() {
     let mut server = server(&[]).await;
-    let registry: Arc<NatsRegistry> = Arc::new(registry(&server, config()));
+    let registry = registry(&server, config());
     ready(&registry).await;
+    let registry: Arc<dyn Registry> = Arc::new(registry);
     let ttl = Duration::from_secs(6);
-    let heart = heartbeat(registry.clone(), "i", ttl);
+    let heart = heartbeat(Arc::clone(&registry), "i", ttl);
     let before = heart.registered().await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     server.kill().await;
@@ -150,9 +159,10 @@ async fn heartbeat_survives_a_short_outage_with_its_lease() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeat_registers_anew_after_an_outage_longer_than_its_lease() {
     let mut server = server(&[]).await;
-    let registry: Arc<NatsRegistry> = Arc::new(registry(&server, config()));
+    let registry = registry(&server, config());
     ready(&registry).await;
-    let heart = heartbeat(registry.clone(), "i", TTL);
+    let registry: Arc<dyn Registry> = Arc::new(registry);
+    let heart = heartbeat(Arc::clone(&registry), "i", TTL);
     let before = heart.registered().await.unwrap();
     registry.register(asked("ghost", TTL)).await.unwrap();
     let (_, mut watch) = watch_from_now(&*registry).await;
@@ -317,7 +327,7 @@ async fn foreign_messages_are_skipped() {
     let registry = registry(&server, config);
     ready(&registry).await;
     registry.register(asked("i", TTL * 9)).await.unwrap();
-    let (_, mut watch) = watch_from_now(&registry).await;
+    let (before, mut watch) = watch_from_now(&registry).await;
     let context = raw(&server).await;
     let foreign = ["i.live.x", "i.no-id", "i.LIVE.y", "o.live.i", "elsewhere"];
     for key in foreign {
@@ -325,17 +335,41 @@ async fn foreign_messages_are_skipped() {
         let stored = context.publish(subject, "none of ours".into()).await;
         stored.unwrap().await.unwrap();
     }
-    let lease = registry.register(asked("x", TTL * 9)).await.unwrap();
-    let WatchEvent::Changes { changes, .. } = common::next(&mut watch).await else {
-        panic!("resync without need");
-    };
-    let [Change::Upserted(instance)] = &*changes else {
-        panic!("{changes:?}");
-    };
-    assert_eq!(instance.incarnation, lease.incarnation);
+    assert_eq!(listed(&registry).await, ["i"]);
+    registry.register(asked("x", TTL * 9)).await.unwrap();
+    let upto = registry.snapshot(&scope()).await.unwrap().revision();
+    let followed = common::advance(before, &mut watch, upto).await;
+    let ids: Vec<_> = followed
+        .instances()
+        .iter()
+        .map(|it| it.id.as_str())
+        .collect();
+    assert_eq!(ids, ["i", "x"]);
     assert_eq!(listed(&registry).await, ["i", "x"]);
     let all = registry.snapshot(&Scope::All).await.unwrap();
     assert_eq!(all.instances().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn record_that_somebody_deletes_is_gone_for_watches_too() {
+    let registry = shared_as("deleted").await;
+    let lease = registry.register(asked("i", TTL * 9)).await.unwrap();
+    let (before, mut watch) = watch_from_now(&registry).await;
+    let client = async_nats::connect(variable("ORCH_TEST_NATS"))
+        .await
+        .unwrap();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("KV-Operation", "DEL");
+    let subject = format!("$KV.{}-deleted.i.live.i", std::process::id());
+    let context = jetstream::new(client);
+    let stored = context.publish_with_headers(subject, headers, "".into());
+    stored.await.unwrap().await.unwrap();
+    let upto = registry.snapshot(&scope()).await.unwrap().revision();
+    let followed = common::advance(before, &mut watch, upto).await;
+    assert!(followed.instances().is_empty());
+    assert!(listed(&registry).await.is_empty());
+    let error = registry.renew(&lease).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LeaseLost);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -266,6 +266,33 @@ async fn foreign_values_are_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_are_in_one_slot_of_a_cluster() {
+    let server = server(&["--cluster-enabled", "yes"]).await;
+    run(&server, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    let registry = registry(&server, config());
+    let lease = eventually(async || registry.register(asked("i", TTL)).await).await;
+    let (_, mut watch) = watch_from_now(&registry).await;
+    registry.register(asked("j", TTL * 9)).await.unwrap();
+    registry.renew(&lease).await.unwrap();
+    let forced = Some(Override::OutOfService);
+    let (service, id) = (&lease.service, &lease.id);
+    registry.set_override(service, id, forced).await.unwrap();
+    let mut gone = Vec::new();
+    while gone.is_empty() {
+        let WatchEvent::Changes { changes, .. } = common::next(&mut watch).await else {
+            panic!("resync without need");
+        };
+        gone.extend(
+            changes
+                .into_iter()
+                .filter(|it| matches!(it, Change::Removed(_))),
+        );
+    }
+    let all = registry.snapshot(&Scope::All).await.unwrap();
+    assert_eq!(all.instances().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bounds_refuse_as_full() {
     let mut config = config();
     config.max_instances = NonZeroUsize::new(2).unwrap();

@@ -148,13 +148,12 @@ impl Client {
     /// The streams, which are made when they are not there.
     pub(super) async fn line(&self) -> Result<Line> {
         let mut held = self.line.lock().await;
-        let line = match &*held {
-            Some(line) => line.clone(),
-            None => {
-                // The library's future is large.
-                let line = Box::pin(self.open()).await?;
-                held.insert(line).clone()
-            }
+        let line = if let Some(line) = &*held {
+            line.clone()
+        } else {
+            // The library's futures are large, here and below.
+            let line = Box::pin(self.open()).await?;
+            held.insert(line).clone()
         };
         if line.client.connection_state() == State::Connected {
             return Ok(line);
@@ -167,7 +166,7 @@ impl Client {
 
     /// The sequence of the last message, and how many keys there are.
     pub(super) async fn state(&self, line: &Line) -> Result<(u64, u64)> {
-        match line.log.get_info().await {
+        match Box::pin(line.log.get_info()).await {
             Ok(info) => Ok((info.state.last_sequence, info.state.subjects_count)),
             Err(error) => {
                 let error = failed("tell its state", ErrorKind::Unavailable, error);
@@ -183,7 +182,7 @@ impl Client {
     async fn look_again(&self) {
         if let Some(line) = &mut *self.line.lock().await {
             // The connection stays: it repairs itself.
-            let made = self.streams(&line.client).await;
+            let made = Box::pin(self.streams(&line.client)).await;
             if let Ok((context, log, leases)) = made {
                 (line.context, line.log, line.leases) = (context, log, leases);
             }
@@ -277,7 +276,8 @@ impl Client {
 
     /// The last message under a subject, as the leader has it.
     pub(super) async fn last(&self, stream: &Stream, subject: &str) -> Result<Option<Message>> {
-        let error = match stream.get_last_raw_message_by_subject(subject).await {
+        let read = Box::pin(stream.get_last_raw_message_by_subject(subject)).await;
+        let error = match read {
             Ok(message) => {
                 return Ok(Some(Message {
                     subject: message.subject.to_string(),
@@ -329,8 +329,8 @@ impl Client {
         let published = line
             .context
             .publish_with_headers(subject, headers, payload.into());
-        let result = match published.await {
-            Ok(stored) => stored.await,
+        let result = match Box::pin(published).await {
+            Ok(stored) => Box::pin(stored.into_future()).await,
             Err(error) => Err(error),
         };
         let error = match result {

@@ -420,13 +420,14 @@ async fn last_messages(stream: &Stream, filter: String) -> Result<Vec<Message>> 
         deliver_policy: DeliverPolicy::LastPerSubject,
         ..OrderedConfig::default()
     };
-    let consumer = stream.create_consumer(config).await;
+    // The library's futures are large.
+    let consumer = Box::pin(stream.create_consumer(config)).await;
     let consumer = consumer.map_err(|error| unavailable(error.into()))?;
     let info = consumer.cached_info();
     let (name, pending) = (info.name.clone(), info.num_pending);
     let mut read = Vec::new();
     if pending > 0 {
-        let messages = consumer.messages().await;
+        let messages = Box::pin(consumer.messages()).await;
         let mut messages = messages.map_err(|error| unavailable(error.into()))?;
         while let Some(message) = messages.next().await {
             let message = message.map_err(|error| unavailable(error.into()))?;
@@ -438,6 +439,6 @@ async fn last_messages(stream: &Stream, filter: String) -> Result<Vec<Message>> 
         }
     }
     // It would go by itself, half a minute later.
-    let _best_effort = stream.delete_consumer(&name).await.is_ok();
+    let _best_effort = Box::pin(stream.delete_consumer(&name)).await.is_ok();
     Ok(read)
 }

@@ -12,7 +12,8 @@ use super::line::{Client, Line, Message, failed};
 use super::message::Record;
 use super::store::skipped;
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::{Change, Revision, Scope, WatchEvent, WatchStream};
+use crate::instance::Incarnation;
+use crate::source::{Change, RemovalReason, Revision, Scope, WatchEvent, WatchStream};
 
 /// The most messages that are delivered at once.
 const PAGE: usize = 256;
@@ -72,7 +73,10 @@ impl NatsWatch {
 async fn step(client: &Client, scope: &Scope, after: u64, feed: Option<Feed>) -> Step {
     let mut feed = match feed {
         Some(feed) => feed,
-        None => match client.timely("watch", open(client, scope, after)).await {
+        None => match client
+            .timely("watch", Box::pin(open(client, scope, after)))
+            .await
+        {
             Ok(Some(feed)) => feed,
             Ok(None) => return (None, Ok(None)),
             Err(error) => return (None, Err(error)),
@@ -123,10 +127,11 @@ async fn open(client: &Client, scope: &Scope, after: u64) -> Result<Option<Feed>
 /// A consumer, and how many messages waited for it.
 async fn consume(stream: &Stream, config: OrderedConfig) -> Result<(Ordered, u64)> {
     let unavailable = |error: async_nats::Error| failed("watch", ErrorKind::Unavailable, error);
-    let consumer = stream.create_consumer(config).await;
+    // The library's futures are large.
+    let consumer = Box::pin(stream.create_consumer(config)).await;
     let consumer = consumer.map_err(|error| unavailable(error.into()))?;
     let pending = consumer.cached_info().num_pending;
-    let messages = consumer.messages().await;
+    let messages = Box::pin(consumer.messages()).await;
     Ok((
         messages.map_err(|error| unavailable(error.into()))?,
         pending,
@@ -220,7 +225,9 @@ fn changes(client: &Client, scope: &Scope, message: &Message) -> Vec<Change> {
         Ok(record) => record.changes(&key, message.sequence),
         Err(reason) => {
             skipped(&message.subject, &reason);
-            Vec::new()
+            // Whatever was there before is there no longer.
+            let upto = Incarnation::new(message.sequence);
+            Record::gone(upto, RemovalReason::Deregistered).changes(&key, message.sequence)
         }
     }
 }
