@@ -42,14 +42,18 @@ async fn shared_as(name: &str) -> NatsRegistry {
     registry
 }
 
-async fn subject() -> Subject {
+fn subject() -> Subject {
     let mut config = config();
     config.max_changes_per_key = REMEMBERED;
     // A watch that is to stay quiet for the slack must not hear of an expiry.
     Subject::new(Arc::new(shared(config)), TTL * 2, SLACK).remembers(REMEMBERED.into())
 }
 
-registry_suite!(nats_registry, subject, flavor = "multi_thread");
+registry_suite!(
+    nats_registry,
+    || async { subject() },
+    flavor = "multi_thread"
+);
 
 /// A server of one's own, with these arguments.
 async fn server(arguments: &'static [&'static str]) -> Server {

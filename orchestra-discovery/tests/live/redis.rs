@@ -31,13 +31,17 @@ fn shared(config: Config) -> RedisRegistry {
     RedisRegistry::new(endpoint, config).unwrap()
 }
 
-async fn subject() -> Subject {
+fn subject() -> Subject {
     let mut config = config();
     config.max_changes = NonZeroUsize::new(REMEMBERED as usize).unwrap();
     Subject::new(Arc::new(shared(config)), TTL, Duration::from_millis(750)).remembers(REMEMBERED)
 }
 
-registry_suite!(redis_registry, subject, flavor = "multi_thread");
+registry_suite!(
+    redis_registry,
+    || async { subject() },
+    flavor = "multi_thread"
+);
 
 /// A server of one's own, with these arguments.
 async fn server(arguments: &'static [&'static str]) -> Server {

@@ -33,14 +33,14 @@ struct Page {
 }
 
 /// What a step leaves: the consumers while they are sound, and the page, if the log goes on.
-type Step = (Option<Feed>, Result<Option<Page>>);
+type Step = (Option<Box<Feed>>, Result<Option<Page>>);
 
 pub(super) struct NatsWatch {
     client: Arc<Client>,
     scope: Scope,
     after: Revision,
     lost: bool,
-    feed: Option<Feed>,
+    feed: Option<Box<Feed>>,
     /// A step that a caller stopped waiting for: it may have read something.
     pending: Option<Pin<Box<dyn Future<Output = Step> + Send>>>,
 }
@@ -70,7 +70,7 @@ impl NatsWatch {
     }
 }
 
-async fn step(client: &Client, scope: &Scope, after: u64, feed: Option<Feed>) -> Step {
+async fn step(client: &Client, scope: &Scope, after: u64, feed: Option<Box<Feed>>) -> Step {
     let mut feed = match feed {
         Some(feed) => feed,
         None => match client
@@ -89,7 +89,7 @@ async fn step(client: &Client, scope: &Scope, after: u64, feed: Option<Feed>) ->
 }
 
 /// Begins after `after`; nothing when what follows is not all there.
-async fn open(client: &Client, scope: &Scope, after: u64) -> Result<Option<Feed>> {
+async fn open(client: &Client, scope: &Scope, after: u64) -> Result<Option<Box<Feed>>> {
     let mut connection = client.changes.subscribe();
     connection.mark_unchanged();
     let line = client.line().await?;
@@ -116,12 +116,12 @@ async fn open(client: &Client, scope: &Scope, after: u64) -> Result<Option<Feed>
         return Ok(None);
     }
     client.sweep(&line, scope).await?;
-    Ok(Some(Feed {
+    Ok(Some(Box::new(Feed {
         line,
         log,
         leases,
         connection,
-    }))
+    })))
 }
 
 /// A consumer, and how many messages waited for it.
