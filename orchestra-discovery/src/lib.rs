@@ -49,6 +49,10 @@ pub use registry::etcd::EtcdRegistry;
 #[cfg(feature = "http")]
 pub use registry::http::HttpRegistry;
 pub use registry::memory::MemoryRegistry;
+#[cfg(feature = "nats")]
+pub use registry::nats::NatsRegistry;
+#[cfg(feature = "redis")]
+pub use registry::redis::RedisRegistry;
 pub use registry::{Lease, Registry};
 pub use resolver::{Choice, Completion, InFlight, NoCandidate, PickContext, Resolver, Token};
 #[cfg(feature = "dns")]

@@ -5,12 +5,16 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test fails by panicking"
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and figures are printed"
 )]
 
+mod common;
 mod dns;
 mod etcd;
 mod knot;
+mod nats;
+mod redis;
 
 /// What the variable says.
 fn variable(name: &str) -> String {
