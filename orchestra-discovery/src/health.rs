@@ -11,15 +11,25 @@
 
 mod check;
 mod config;
+#[cfg(feature = "tcp")]
+mod dial;
 mod flaps;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub mod grpc;
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
+#[cfg(feature = "http")]
+mod idle;
 mod networks;
 mod pace;
 mod reach;
 mod schedule;
 mod tally;
+#[cfg(feature = "tcp")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tcp")))]
+pub mod tcp;
 
 pub use check::HealthCheck;
 pub use config::Config;

@@ -11,10 +11,14 @@ mod conformance;
 mod doubles;
 mod follow;
 mod gates;
+#[cfg(feature = "http")]
+mod grpc;
 mod health;
 mod heartbeat;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "http")]
+mod probes;
 mod registry;
 mod resolver;
 mod route;
