@@ -157,9 +157,9 @@ impl Heartbeat {
 
     /// Leaves in order: takes no new calls, lets those in flight finish, gives the lease back.
     ///
-    /// 1. The registry is told [`Draining`](Status::Draining), again and again if it does not answer. 2. Once
+    /// First the registry is told [`Draining`](Status::Draining), again and again if it does not answer. Once
     /// it knows, `in_flight_done` is waited for: polled any earlier it could find the instance idle while calls
-    /// are still sent to it. 3. The lease, renewed until now, is given back as by [`Heartbeat::shutdown`].
+    /// are still sent to it. Then the lease, renewed until now, is given back as by [`Heartbeat::shutdown`].
     ///
     /// Both waits together take `deadline` at most; the whole takes up to the ttl longer, if the
     /// registry does not answer. Who watches the registry hears of it a little later than it is told: let

@@ -6,7 +6,7 @@ use orchestra_core::Monotonic;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::pace::Pace;
-use super::schedule::{Ended, Lane, Schedule};
+use super::schedule::{Ended, Lane, Release, Schedule};
 use super::{Config, Health, Probe, Verdict};
 use crate::error::Result;
 use crate::event::Event;
@@ -147,7 +147,7 @@ impl Driver {
     }
 
     fn release(&mut self, now: Monotonic) {
-        while let Some((id, news)) = self.schedule.release(now) {
+        while let Some(Release { id, news }) = self.schedule.release(now) {
             self.config.events.emit(&Event::FlapReleased {
                 service: self.resolver.service().clone(),
                 id,

@@ -1,12 +1,12 @@
 //! Connecting to an instance, where the reach allows it.
 
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 
 use orchestra_core::Endpoint;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
+use super::reach::port;
 use super::{Reach, Verdict};
 use crate::instance::{Instance, ProbeTarget};
 
@@ -32,7 +32,7 @@ pub(super) fn target(instance: &Instance) -> &ProbeTarget {
 pub(super) fn admitted(reach: &Reach, instance: &Instance) -> Result<Option<u16>, Verdict> {
     let (endpoint, probe) = (&instance.endpoint, target(instance));
     let checked = reach.check(endpoint, probe);
-    let port = checked.and_then(|()| reach.port(endpoint, probe));
+    let port = checked.and_then(|()| port(endpoint, probe));
     port.map_err(|error| Verdict::Forbidden(error.to_string()))
 }
 
@@ -69,23 +69,4 @@ async fn tcp(addresses: &[SocketAddr]) -> std::io::Result<Stream> {
     let stream = TcpStream::connect(addresses).await?;
     stream.set_nodelay(true)?;
     Ok(Box::new(stream))
-}
-
-/// Polls a connection for as long as a call on it lasts, so that it needs no task of its own.
-#[cfg(feature = "http")]
-pub(super) async fn alongside<T>(
-    call: impl Future<Output = T>,
-    connection: Pin<&mut impl Future>,
-    is_open: &mut bool,
-) -> T {
-    let mut call = pin!(call);
-    if *is_open {
-        // The connection may end with the answer, which then still has to be read.
-        tokio::select! {
-            biased;
-            answer = &mut call => return answer,
-            _ended = connection => *is_open = false,
-        }
-    }
-    call.await
 }

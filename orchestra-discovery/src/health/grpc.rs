@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, header};
 
 use self::connection::{Answer, Connection};
-use self::message::Serving;
+use self::message::Said;
 use super::dial::{admitted, dial, target};
 use super::http::{DEGRADED, authority, reason};
 use super::idle::Idle;
@@ -144,13 +144,13 @@ impl GrpcProbe {
             code => return Verdict::Fail(format!("grpc status {code}")),
         }
         match message::serving(&answer.body) {
-            Some(Serving::Serving) if answer.head.headers.contains_key(DEGRADED) => {
+            Some(Said::Serves) if answer.head.headers.contains_key(DEGRADED) => {
                 Verdict::Degraded(format!("header {DEGRADED}"))
             }
-            Some(Serving::Serving) => Verdict::Pass,
-            Some(Serving::NotServing) => Verdict::Critical("not serving".to_owned()),
-            Some(Serving::ServiceUnknown) => Verdict::Critical("service unknown".to_owned()),
-            Some(Serving::Other) => Verdict::Fail("serving status unknown".to_owned()),
+            Some(Said::Serves) => Verdict::Pass,
+            Some(Said::ServesNot) => Verdict::Critical("not serving".to_owned()),
+            Some(Said::ServiceUnknown) => Verdict::Critical("service unknown".to_owned()),
+            Some(Said::Other) => Verdict::Fail("serving status unknown".to_owned()),
             None => Verdict::Fail("the answer is no health check response".to_owned()),
         }
     }

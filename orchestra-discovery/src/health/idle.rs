@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::{Pin, pin};
 
 use orchestra_core::{Endpoint, InstanceId, ServiceName};
 use parking_lot::Mutex;
@@ -60,6 +61,24 @@ impl<C> Idle<C> {
             kept.remove();
         }
     }
+}
+
+/// Polls a connection for as long as a call on it lasts, so that it needs no task of its own.
+pub(super) async fn alongside<T>(
+    call: impl Future<Output = T>,
+    connection: Pin<&mut impl Future>,
+    is_open: &mut bool,
+) -> T {
+    let mut call = pin!(call);
+    if *is_open {
+        // The connection may end with the answer, which then still has to be read.
+        tokio::select! {
+            biased;
+            answer = &mut call => return answer,
+            _ended = connection => *is_open = false,
+        }
+    }
+    call.await
 }
 
 fn key(instance: &Instance) -> (ServiceName, InstanceId) {

@@ -71,11 +71,11 @@ impl FromStr for Network {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
-        let base: IpAddr = address.parse().map_err(|_| invalid())?;
+        let base: IpAddr = address.parse().ok().ok_or_else(invalid)?;
         let prefix = match prefix {
             // `u8` would also take a sign.
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                digits.parse().map_err(|_| invalid())?
+                digits.parse().ok().ok_or_else(invalid)?
             }
             Some(_) => return Err(invalid()),
             None if base.is_ipv4() => 32,

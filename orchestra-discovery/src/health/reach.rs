@@ -65,23 +65,7 @@ impl Reach {
             Endpoint::Unix(path) => self.check_socket(path),
             _ => Ok(()),
         }?;
-        self.port(endpoint, probe).map(drop)
-    }
-
-    /// The port to connect to; `None` for a Unix socket.
-    pub(super) fn port(&self, endpoint: &Endpoint, probe: &ProbeTarget) -> Result<Option<u16>> {
-        let own = match endpoint {
-            Endpoint::Tcp(address) => Some(address.port()),
-            Endpoint::Host { port, .. } => Some(*port),
-            _ => None,
-        };
-        match (own, probe.port) {
-            (None, Some(_)) => refuse(format!("{endpoint} has no port to be probed at")),
-            (Some(_), Some(0)) | (Some(0), None) => {
-                refuse(format!("{endpoint} cannot be probed at port 0"))
-            }
-            (own, other) => Ok(other.or(own)),
-        }
+        port(endpoint, probe).map(drop)
     }
 
     fn check_address(&self, address: SocketAddr) -> Result<()> {
@@ -106,6 +90,22 @@ impl Reach {
         }
         let path = path.display();
         refuse(format!("{path} is not in the directories of probes"))
+    }
+}
+
+/// The port to connect to; `None` for a Unix socket.
+pub(super) fn port(endpoint: &Endpoint, probe: &ProbeTarget) -> Result<Option<u16>> {
+    let own = match endpoint {
+        Endpoint::Tcp(address) => Some(address.port()),
+        Endpoint::Host { port, .. } => Some(*port),
+        _ => None,
+    };
+    match (own, probe.port) {
+        (None, Some(_)) => refuse(format!("{endpoint} has no port to be probed at")),
+        (Some(_), Some(0)) | (Some(0), None) => {
+            refuse(format!("{endpoint} cannot be probed at port 0"))
+        }
+        (own, other) => Ok(other.or(own)),
     }
 }
 

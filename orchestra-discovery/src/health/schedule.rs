@@ -75,6 +75,13 @@ pub(super) struct Turnover {
     pub(super) suppressed: Vec<(Arc<Instance>, Monotonic)>,
 }
 
+/// One that is held back no longer, with what is to be thought of it if that is news.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Release {
+    pub(super) id: InstanceId,
+    pub(super) news: Option<(Arc<Instance>, Health)>,
+}
+
 #[derive(Debug)]
 pub(super) struct Schedule {
     config: Config,
@@ -217,11 +224,8 @@ impl Schedule {
         self.flaps.next_release()
     }
 
-    /// One that is held back no longer, with what is to be thought of it if that is news.
-    pub(super) fn release(
-        &mut self,
-        now: Monotonic,
-    ) -> Option<(InstanceId, Option<(Arc<Instance>, Health)>)> {
+    /// One that is held back no longer.
+    pub(super) fn release(&mut self, now: Monotonic) -> Option<Release> {
         let id = self.flaps.release(now)?;
         let checked = self.watched.get_mut(&id);
         let news = checked.and_then(|watched| {
@@ -230,7 +234,7 @@ impl Schedule {
             let (health, is_new) = checked.then(|| watched.tell(false))?;
             is_new.then(|| (Arc::clone(&watched.instance), health))
         });
-        Some((id, news))
+        Some(Release { id, news })
     }
 
     /// Those of whom the resolver may think other than the probes found, with what they found.

@@ -70,7 +70,7 @@ async fn answer(mut body: h2::RecvStream, mut respond: h2::server::SendResponse<
         "not-serving" => &[0, 0, 0, 0, 2, 8, 2],
         "unknown-service" => &[0, 0, 0, 0, 2, 8, 3],
         "unknown" => &[0, 0, 0, 0, 0],
-        "endless" => &[0; 1 << 20],
+        "endless" => &vec![0; 1 << 20],
         "silent" => return std::future::pending().await,
         _ => &[1, 2, 3],
     };

@@ -78,9 +78,9 @@ fn direction_that_changes_starts_anew() {
     let thresholds = Thresholds::default();
     let mut tally = Tally::default();
     let mut after = |kinds: &[u8]| {
-        kinds.iter().for_each(|&kind| {
+        for &kind in kinds {
             tally.observe(thresholds, &verdict(kind));
-        });
+        }
         (tally.health(), tally.is_doubtful())
     };
     assert_eq!(after(&[2, 0, 0, 2, 0, 0]), (Health::Healthy, true));

@@ -182,10 +182,12 @@ async fn drain_tells_the_registry_then_waits_then_deregisters() {
     heartbeat.registered().await.unwrap();
     let seen = Mutex::new(Vec::new());
     let in_flight_done = async {
-        seen.lock().push(listed(&registry).await);
+        let status = listed(&registry).await;
+        seen.lock().push(status);
         // Longer than the lease: it is renewed all the while.
         tokio::time::sleep(TTL * 3).await;
-        seen.lock().push(listed(&registry).await);
+        let status = listed(&registry).await;
+        seen.lock().push(status);
     };
     let drained = heartbeat.drain(in_flight_done, TTL * 10).await.unwrap();
     assert_eq!(drained, Drained::Finished);

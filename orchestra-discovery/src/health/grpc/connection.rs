@@ -8,7 +8,8 @@ use h2::{Error, RecvStream};
 use http::response::Parts;
 use http::{HeaderMap, Request};
 
-use crate::health::dial::{Stream, alongside};
+use crate::health::dial::Stream;
+use crate::health::idle::alongside;
 
 /// The longest head and the longest trailers of an answer.
 const MAX_HEAD: u32 = 16 * 1024;

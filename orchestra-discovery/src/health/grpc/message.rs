@@ -4,9 +4,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 /// What a health service says of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Serving {
-    Serving,
-    NotServing,
+pub(super) enum Said {
+    Serves,
+    ServesNot,
     ServiceUnknown,
     /// `UNKNOWN`, or a value that is not defined.
     Other,
@@ -29,15 +29,18 @@ pub(super) fn request(service: &str) -> Bytes {
 }
 
 fn put_varint(into: &mut BytesMut, mut value: usize) {
-    while value > 0x7f {
-        into.put_u8((value & 0x7f) as u8 | 0x80);
+    loop {
+        let [low, ..] = value.to_le_bytes();
         value >>= 7;
+        if value == 0 {
+            return into.put_u8(low);
+        }
+        into.put_u8(low | 0x80);
     }
-    into.put_u8(value as u8);
 }
 
 /// `HealthCheckResponse { ServingStatus status = 1 }`; `None` if it is not one.
-pub(super) fn serving(body: &[u8]) -> Option<Serving> {
+pub(super) fn serving(body: &[u8]) -> Option<Said> {
     let (&[compressed, a, b, c, d], message) = body.split_first_chunk::<5>()?;
     let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
     if compressed != 0 || message.len() != length {
@@ -45,10 +48,10 @@ pub(super) fn serving(body: &[u8]) -> Option<Serving> {
     }
     let status = status(message)?;
     Some(match status {
-        1 => Serving::Serving,
-        2 => Serving::NotServing,
-        3 => Serving::ServiceUnknown,
-        _ => Serving::Other,
+        1 => Said::Serves,
+        2 => Said::ServesNot,
+        3 => Said::ServiceUnknown,
+        _ => Said::Other,
     })
 }
 
@@ -99,14 +102,11 @@ mod tests {
         let long = request(&"x".repeat(300));
         assert_eq!(long[..8], [0, 0, 0, 1, 47, 0x0a, 0xac, 0x02]);
         // The default, zero, is not on the wire.
-        assert_eq!(serving(&[0, 0, 0, 0, 0]), Some(Serving::Other));
-        assert_eq!(serving(&[0, 0, 0, 0, 2, 8, 1]), Some(Serving::Serving));
-        assert_eq!(serving(&[0, 0, 0, 0, 2, 8, 2]), Some(Serving::NotServing));
-        assert_eq!(
-            serving(&[0, 0, 0, 0, 2, 8, 3]),
-            Some(Serving::ServiceUnknown)
-        );
-        assert_eq!(serving(&[0, 0, 0, 0, 2, 8, 9]), Some(Serving::Other));
+        assert_eq!(serving(&[0, 0, 0, 0, 0]), Some(Said::Other));
+        assert_eq!(serving(&[0, 0, 0, 0, 2, 8, 1]), Some(Said::Serves));
+        assert_eq!(serving(&[0, 0, 0, 0, 2, 8, 2]), Some(Said::ServesNot));
+        assert_eq!(serving(&[0, 0, 0, 0, 2, 8, 3]), Some(Said::ServiceUnknown));
+        assert_eq!(serving(&[0, 0, 0, 0, 2, 8, 9]), Some(Said::Other));
     }
 
     #[test]
@@ -118,9 +118,9 @@ mod tests {
             8, 1, // the status
             0x2d, 1, 2, 3, 4, // 32 bits
         ];
-        let mut body = vec![0, 0, 0, 0, message.len() as u8];
+        let mut body = vec![0, 0, 0, 0, u8::try_from(message.len()).unwrap()];
         body.extend(message);
-        assert_eq!(serving(&body), Some(Serving::Serving));
+        assert_eq!(serving(&body), Some(Said::Serves));
     }
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_breaks_it(body in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let mut framed = vec![0, 0, 0, 0, body.len() as u8];
+            let mut framed = vec![0, 0, 0, 0, u8::try_from(body.len()).unwrap()];
             framed.extend(&body);
             serving(&framed);
             serving(&body);

@@ -10,7 +10,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
-use crate::health::dial::{Stream, alongside};
+use crate::health::dial::Stream;
+use crate::health::idle::alongside;
 
 /// The longest head of an answer.
 const MAX_HEAD: usize = 16 * 1024;

@@ -135,7 +135,7 @@ fn one_that_flaps_is_held_back_until_it_was_quiet_for_long_enough() {
     assert_eq!((now, health), (at(30_000), Health::Unhealthy));
     let release = schedule.next_release().unwrap();
     assert_eq!(schedule.release(at(100_000)), None);
-    let (id, news) = schedule.release(release).unwrap();
+    let Release { id, news } = schedule.release(release).unwrap();
     assert_eq!((id.as_str(), news.unwrap().1), ("p-0000", Health::Healthy));
     assert_eq!(suppressed.len(), 1);
     assert_eq!(suppressed[0], (at(25_000), release));
@@ -158,7 +158,7 @@ fn record_of_flaps_outlives_the_registration_and_a_replacement_is_a_flap() {
     schedule.sync(vec![], at(8), || 0);
     let back = schedule.sync(vec![instance(0, 7)], at(9), || 0);
     assert_eq!(back.arrived, [(instance(0, 7), Health::Unhealthy)]);
-    let (id, news) = schedule.release(at(200_000)).unwrap();
+    let Release { id, news } = schedule.release(at(200_000)).unwrap();
     assert_eq!((id.as_str(), news), ("p-0000", None));
 }
 
