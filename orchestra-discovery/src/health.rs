@@ -4,7 +4,7 @@
 //! then on it takes [`Thresholds`] many verdicts in a row to move it between
 //! [`Healthy`](Health::Healthy), [`Degraded`](Health::Degraded) and [`Unhealthy`](Health::Unhealthy), unless
 //! the instance itself says that it is not to be called ([`Verdict::Critical`]). Whether it drains is not asked:
-//! it says so in its registration.
+//! it says so in its registration, and is probed all the same, since it may take that back.
 //!
 //! An instance that keeps falling is held back for a while ([`damping`](crate::damping)). Where a probe may go
 //! is limited by a [`Reach`], since part of its target is the registration's own word.
@@ -44,6 +44,12 @@ use async_trait::async_trait;
 use crate::instance::Instance;
 
 /// What is thought of an instance.
+///
+/// ```
+/// use orchestra_discovery::{Health, health::Tally};
+///
+/// assert_eq!(Tally::default().health(), Health::Unchecked);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {
@@ -59,6 +65,14 @@ pub enum Health {
 }
 
 /// What one probe found.
+///
+/// ```
+/// use orchestra_discovery::Verdict;
+///
+/// let full = Verdict::Degraded("queue is at 90 %".into());
+/// assert_eq!(full.reason(), Some("queue is at 90 %"));
+/// assert_eq!(Verdict::Pass.reason(), None);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {

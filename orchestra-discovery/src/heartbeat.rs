@@ -52,7 +52,16 @@ enum Standing {
     Ended(ErrorKind, String),
 }
 
-/// How a drain ended.
+/// How a [drain](Heartbeat::drain) ended.
+///
+/// ```
+/// use orchestra_discovery::heartbeat::Drained;
+///
+/// fn exit_code(drained: Drained) -> u8 {
+///     u8::from(drained == Drained::Overdue)
+/// }
+/// # assert_eq!(exit_code(Drained::Finished), 0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Drained {

@@ -14,8 +14,11 @@ use crate::instance::Instance;
 use crate::resolver::Resolver;
 use crate::task::{Stop, Task};
 
-/// How long changes of the members are gathered: reading them costs in proportion to all of them.
+/// How long changes of the members are gathered.
 const MERGE: Duration = Duration::from_millis(10);
+/// How many times as long as it took to read the members they are not read again: it costs in proportion to all
+/// of them, and is to stay under a tenth of the time however often they change.
+const REST: u32 = 9;
 /// The resolution of the timer.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -61,7 +64,7 @@ impl HealthCheck {
             probes: JoinSet::new(),
             running: HashMap::new(),
             slow: 0,
-            synced: None,
+            next_sync: Monotonic::ZERO,
             probe,
             resolver,
             config,
@@ -93,7 +96,7 @@ struct Driver {
     running: HashMap<Id, Running>,
     /// How many of the running are in the slow lane.
     slow: usize,
-    synced: Option<Monotonic>,
+    next_sync: Monotonic,
     probe: Arc<dyn Probe>,
     resolver: Resolver,
     config: Config,
@@ -105,7 +108,7 @@ impl Driver {
         let mut stale = true;
         loop {
             let now = self.config.clock.now();
-            if stale && self.sync_due(now).is_zero() {
+            if stale && now >= self.next_sync {
                 changed.mark_unchanged();
                 self.sync(now);
                 stale = false;
@@ -123,13 +126,7 @@ impl Driver {
         self.probes.shutdown().await;
     }
 
-    fn sync_due(&self, now: Monotonic) -> Duration {
-        let again = self.synced.map_or(now, |at| at + MERGE);
-        again.since(now)
-    }
-
     fn sync(&mut self, now: Monotonic) {
-        self.synced = Some(now);
         let rng = &mut self.rng;
         let turnover = self
             .schedule
@@ -144,6 +141,8 @@ impl Driver {
         for (instance, until) in turnover.suppressed {
             self.suppressed(&instance, until.since(now));
         }
+        let end = self.config.clock.now();
+        self.next_sync = end + MERGE.max(end.since(now) * REST);
     }
 
     fn release(&mut self, now: Monotonic) {
@@ -196,7 +195,7 @@ impl Driver {
             .filter(|_| self.has_room())
             .map(|due| due.since(now).max(self.pace.wait(now)));
         let release = self.schedule.next_release().map(|at| at.since(now));
-        let sync = stale.then(|| self.sync_due(now));
+        let sync = stale.then(|| self.next_sync.since(now));
         let waits = [begin, release, sync].into_iter().flatten();
         waits.min().unwrap_or(self.config.interval).max(TICK)
     }

@@ -273,7 +273,7 @@ pub(super) fn authority(endpoint: &Endpoint, port: Option<u16>) -> String {
     }
 }
 
-/// An error with its causes: that of a connection alone says too little.
+/// An error with its causes, that of a connection alone says too little; cut, since the peer may have a say.
 pub(super) fn reason(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -281,5 +281,5 @@ pub(super) fn reason(error: &dyn std::error::Error) -> String {
         text = format!("{text}: {cause}");
         next = cause.source();
     }
-    text
+    text.chars().take(512).collect()
 }

@@ -270,7 +270,8 @@ fn pause(config: &Config, tally: &Tally, draw: u64) -> Duration {
     };
     let share = base.saturating_mul(config.jitter_percent) / 100;
     let added = uniform(config.jitter, draw).saturating_add(uniform(share, draw.rotate_left(32)));
-    base.saturating_add(added)
+    // A pause of nothing would keep a processor busy.
+    base.saturating_add(added).max(Duration::from_millis(1))
 }
 
 fn uniform(span: Duration, draw: u64) -> Duration {
