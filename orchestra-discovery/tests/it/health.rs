@@ -510,3 +510,38 @@ async fn member_that_was_lost_and_found_is_told_its_health_again() {
     assert_eq!(payments.pick(&draw(0)).unwrap_err().unhealthy, 1);
     check.shutdown().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn probe_is_told_to_forget_once_more_when_it_outlived_the_member() {
+    let payments = with_members(resolver::Config::default(), [instance("p-1", 1)]);
+    let probe = Arc::new(Scripted::default());
+    probe.hangs.lock().insert("p-1".to_owned());
+    let config = health::Config::default();
+    let check = HealthCheck::start(Arc::clone(&probe) as _, payments.clone(), config);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    payments.apply(&snapshot([]));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(probe.forgotten.lock().len(), 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // What it kept at its end would otherwise stay.
+    assert_eq!(
+        *probe.forgotten.lock(),
+        [("p-1".to_owned(), 1), ("p-1".to_owned(), 1)]
+    );
+    check.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn forbidden_probe_is_one_event_however_often_it_is_tried() {
+    let payments = with_members(resolver::Config::default(), [instance("p-1", 1)]);
+    let probe = Arc::new(Scripted::default());
+    probe.say("p-1", Verdict::Forbidden("metadata".to_owned()));
+    let (events, listener) = heard();
+    let config = health::Config::default().listener(listener);
+    let check = HealthCheck::start(Arc::clone(&probe) as _, payments.clone(), config);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(probe.asked("p-1").len() > 5);
+    let forbidden = |event: &&Event| matches!(event, Event::ProbeForbidden { .. });
+    assert_eq!(events.lock().iter().filter(forbidden).count(), 1);
+    check.shutdown().await.unwrap();
+}

@@ -162,6 +162,44 @@ fn record_of_flaps_outlives_the_registration_and_a_replacement_is_a_flap() {
     assert_eq!((id.as_str(), news), ("p-0000", None));
 }
 
+#[test]
+fn failing_from_the_start_and_being_replaced_while_failing_are_no_flaps() {
+    let mut schedule = Schedule::new(plain());
+    for incarnation in 1..9 {
+        let now = at(incarnation * 10);
+        let turnover = schedule.sync(vec![instance(0, incarnation)], now, || 0);
+        assert_eq!(turnover.suppressed, []);
+        let (instance, _) = schedule.take_due(now, true).unwrap();
+        let ended = Ended {
+            instance: &instance,
+            verdict: &fail(),
+            took: Duration::ZERO,
+        };
+        let finding = schedule.observe(&ended, now, 0).unwrap();
+        assert_eq!(
+            (finding.health, finding.suppressed),
+            (Health::Unhealthy, None)
+        );
+    }
+    assert_eq!(schedule.next_release(), None);
+}
+
+#[test]
+fn verdict_from_before_a_departure_is_passed_over_after_the_return() {
+    let mut schedule = Schedule::new(plain());
+    schedule.sync(vec![instance(0, 1)], at(0), || 0);
+    let (early, _) = schedule.take_due(at(0), true).unwrap();
+    schedule.sync(vec![], at(1), || 0);
+    schedule.sync(vec![instance(0, 1)], at(2), || 0);
+    let ended = Ended {
+        instance: &early,
+        verdict: &fail(),
+        took: Duration::ZERO,
+    };
+    assert_eq!(schedule.observe(&ended, at(3), 0), None);
+    assert_eq!(schedule.next_due(true), Some(at(2)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
