@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use orchestra_core::{InstanceId, Listener, ServiceName, Silent};
 
@@ -125,6 +126,33 @@ pub enum Event {
         /// The verdict.
         health: Health,
         /// What the last probe said.
+        reason: String,
+    },
+    /// An instance keeps coming and going: it is held back, whatever its checks say.
+    FlapSuppressed {
+        /// The service.
+        service: ServiceName,
+        /// The id.
+        id: InstanceId,
+        /// For how long, should it not flap again.
+        remaining: Duration,
+    },
+    /// An instance that flapped has been quiet for long enough.
+    FlapReleased {
+        /// The service.
+        service: ServiceName,
+        /// The id.
+        id: InstanceId,
+    },
+    /// The probe of an instance would lead where none may go; it was not made.
+    ProbeForbidden {
+        /// The service.
+        service: ServiceName,
+        /// The id.
+        id: InstanceId,
+        /// The incarnation.
+        incarnation: Incarnation,
+        /// Which rule forbids it.
         reason: String,
     },
 }

@@ -1,7 +1,6 @@
 //! One HTTP request on a connection of its own, driven by the caller's own future.
 //!
-//! No pool and no task: a registry is asked every few seconds and a probe must not reuse a connection that
-//! happens to work. Dropping the future closes the connection.
+//! No pool and no task: a registry is asked every few seconds. Dropping the future closes the connection.
 
 use std::pin::pin;
 
@@ -17,18 +16,12 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What is done with the body of the answer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Body {
-    Ignored,
-    AtMost(usize),
-}
-
-/// Sends a request whose URI is a path; the limits of time are the caller's.
+/// Sends a request whose URI is a path, and reads an answer of this length at most; the limits of time are the
+/// caller's.
 pub(crate) async fn exchange(
     endpoint: &Endpoint,
     mut request: Request<Full<Bytes>>,
-    body: Body,
+    limit: usize,
 ) -> Result<(StatusCode, Bytes)> {
     let headers = request.headers_mut();
     headers.insert(header::HOST, host(endpoint)?);
@@ -40,17 +33,17 @@ pub(crate) async fn exchange(
     match endpoint {
         Endpoint::Tcp(address) => {
             let stream = TcpStream::connect(address).await.map_err(refused)?;
-            over(stream, endpoint, request, body).await
+            over(stream, endpoint, request, limit).await
         }
         Endpoint::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(refused)?;
-            over(stream, endpoint, request, body).await
+            over(stream, endpoint, request, limit).await
         }
         Endpoint::Host { name, port } => {
             let stream = TcpStream::connect((&**name, *port))
                 .await
                 .map_err(refused)?;
-            over(stream, endpoint, request, body).await
+            over(stream, endpoint, request, limit).await
         }
         other => {
             let message = format!("endpoint {other} is of a kind that cannot be called");
@@ -73,7 +66,7 @@ async fn over<S>(
     stream: S,
     endpoint: &Endpoint,
     request: Request<Full<Bytes>>,
-    body: Body,
+    limit: usize,
 ) -> Result<(StatusCode, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -87,7 +80,7 @@ where
     let mut call = pin!(async move {
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
-        Ok((status, read(endpoint, response.into_body(), body).await?))
+        Ok((status, read(endpoint, response.into_body(), limit).await?))
     });
     let mut connection = pin!(connection);
     // The connection ends with the answer, which may then still have to be read.
@@ -98,10 +91,7 @@ where
     call.await
 }
 
-async fn read(endpoint: &Endpoint, incoming: Incoming, body: Body) -> Result<Bytes> {
-    let Body::AtMost(limit) = body else {
-        return Ok(Bytes::new());
-    };
+async fn read(endpoint: &Endpoint, incoming: Incoming, limit: usize) -> Result<Bytes> {
     match Limited::new(incoming, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) => {

@@ -1,14 +1,42 @@
 //! Active health checks: a probe, thresholds, and a driver that tells a resolver.
+//!
+//! An instance is [`Unchecked`](Health::Unchecked) until its first probe has ended, which decides at once. From
+//! then on it takes [`Thresholds`] many verdicts in a row to move it between
+//! [`Healthy`](Health::Healthy), [`Degraded`](Health::Degraded) and [`Unhealthy`](Health::Unhealthy), unless
+//! the instance itself says that it is not to be called ([`Verdict::Critical`]). Whether it drains is not asked:
+//! it says so in its registration, and is probed all the same, since it may take that back.
+//!
+//! An instance that keeps falling is held back for a while ([`damping`](crate::damping)). Where a probe may go
+//! is limited by a [`Reach`], since part of its target is the registration's own word.
 
 mod check;
+mod config;
+#[cfg(feature = "tcp")]
+mod dial;
+mod flaps;
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub mod grpc;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
+#[cfg(feature = "http")]
+mod idle;
+mod networks;
+mod pace;
+mod reach;
 mod schedule;
+mod tally;
+#[cfg(feature = "tcp")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tcp")))]
+pub mod tcp;
 
-pub use check::{Config, HealthCheck};
+pub use check::HealthCheck;
+pub use config::Config;
+pub use networks::{Network, Networks};
+pub use reach::Reach;
+pub use tally::{Tally, Thresholds};
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,10 +44,16 @@ use async_trait::async_trait;
 use crate::instance::Instance;
 
 /// What is thought of an instance.
+///
+/// ```
+/// use orchestra_discovery::{Health, health::Tally};
+///
+/// assert_eq!(Tally::default().health(), Health::Unchecked);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {
-    /// No check has been made: it is trusted to be as it says.
+    /// No check has ended yet: it is trusted to be as it says.
     #[default]
     Unchecked,
     /// Its checks pass.
@@ -31,6 +65,14 @@ pub enum Health {
 }
 
 /// What one probe found.
+///
+/// ```
+/// use orchestra_discovery::Verdict;
+///
+/// let full = Verdict::Degraded("queue is at 90 %".into());
+/// assert_eq!(full.reason(), Some("queue is at 90 %"));
+/// assert_eq!(Verdict::Pass.reason(), None);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -40,12 +82,30 @@ pub enum Verdict {
     Degraded(String),
     /// It is not, for this reason.
     Fail(String),
+    /// It says itself that it is not to be called, for this reason: no threshold is waited for.
+    Critical(String),
+    /// Its probe would lead where none may go, for this reason: it counts as [`Critical`](Self::Critical).
+    Forbidden(String),
+}
+
+impl Verdict {
+    /// Why it is not a plain pass.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Pass => None,
+            Self::Degraded(reason)
+            | Self::Fail(reason)
+            | Self::Critical(reason)
+            | Self::Forbidden(reason) => Some(reason),
+        }
+    }
 }
 
 /// Looks at one instance.
 ///
 /// Laws: 1. a probe changes nothing; 2. a dropped future leaves nothing behind; 3. it need not limit its
-/// time, who calls it does.
+/// time, who calls it does; 4. it goes to no other host than the instance's; 5. what it keeps for an instance
+/// is bounded, and given up when it is told to forget.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -68,6 +128,11 @@ pub enum Verdict {
 pub trait Probe: Send + Sync {
     /// Whether the instance is well.
     async fn probe(&self, instance: &Instance) -> Verdict;
+
+    /// This incarnation is not probed again: what was kept for it, such as a connection, may go.
+    fn forget(&self, instance: &Instance) {
+        _ = instance;
+    }
 }
 
 macro_rules! forward {
@@ -77,85 +142,12 @@ macro_rules! forward {
             async fn probe(&self, instance: &Instance) -> Verdict {
                 (**self).probe(instance).await
             }
+
+            fn forget(&self, instance: &Instance) {
+                (**self).forget(instance);
+            }
         }
     )+};
 }
 
 forward!(Arc, Box);
-
-/// How many verdicts in a row it takes to change one's mind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Thresholds {
-    /// Passes until an unhealthy instance is healthy.
-    pub rise: NonZeroU32,
-    /// Failures until a healthy instance is unhealthy.
-    pub fall: NonZeroU32,
-}
-
-impl Default for Thresholds {
-    /// Two passes, three failures.
-    fn default() -> Self {
-        Self::new(
-            NonZeroU32::MIN.saturating_add(1),
-            NonZeroU32::MIN.saturating_add(2),
-        )
-    }
-}
-
-impl Thresholds {
-    /// These many passes to rise, these many failures to fall.
-    pub const fn new(rise: NonZeroU32, fall: NonZeroU32) -> Self {
-        Self { rise, fall }
-    }
-}
-
-/// The verdicts on one instance so far.
-///
-/// The first verdict decides at once, so a new instance waits for one probe only. After that it takes
-/// [`Thresholds`] many contrary verdicts in a row.
-///
-/// ```
-/// use orchestra_discovery::{Health, Verdict, health::{Tally, Thresholds}};
-///
-/// let (mut tally, thresholds) = (Tally::default(), Thresholds::default());
-/// assert_eq!(tally.observe(thresholds, &Verdict::Pass), Some(Health::Healthy));
-/// let fail = Verdict::Fail("503".into());
-/// assert_eq!(tally.observe(thresholds, &fail), None);
-/// assert_eq!(tally.observe(thresholds, &fail), None);
-/// assert_eq!(tally.observe(thresholds, &fail), Some(Health::Unhealthy));
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    health: Health,
-    contrary: u32,
-}
-
-impl Tally {
-    /// What is thought of the instance now.
-    pub fn health(&self) -> Health {
-        self.health
-    }
-
-    /// Takes a verdict; returns the new health if it changed.
-    pub fn observe(&mut self, thresholds: Thresholds, verdict: &Verdict) -> Option<Health> {
-        let (said, threshold) = match verdict {
-            Verdict::Pass => (Health::Healthy, thresholds.rise),
-            Verdict::Degraded(_) => (Health::Degraded, thresholds.rise),
-            Verdict::Fail(_) => (Health::Unhealthy, thresholds.fall),
-        };
-        if self.health == said {
-            self.contrary = 0;
-            return None;
-        }
-        self.contrary += 1;
-        if self.health != Health::Unchecked && self.contrary < threshold.get() {
-            return None;
-        }
-        *self = Self {
-            health: said,
-            contrary: 0,
-        };
-        Some(said)
-    }
-}

@@ -52,6 +52,25 @@ enum Standing {
     Ended(ErrorKind, String),
 }
 
+/// How a [drain](Heartbeat::drain) ended.
+///
+/// ```
+/// use orchestra_discovery::heartbeat::Drained;
+///
+/// fn exit_code(drained: Drained) -> u8 {
+///     u8::from(drained == Drained::Overdue)
+/// }
+/// # assert_eq!(exit_code(Drained::Finished), 0);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Drained {
+    /// What was in flight has finished.
+    Finished,
+    /// It had not when the deadline passed.
+    Overdue,
+}
+
 /// Registers an instance and renews its lease until it is shut down.
 ///
 /// Dropped without [`Heartbeat::shutdown`] it stops at once, and the lease lapses by itself.
@@ -77,6 +96,7 @@ enum Standing {
 pub struct Heartbeat {
     standing: watch::Receiver<Standing>,
     status: watch::Sender<Status>,
+    confirmed: watch::Receiver<Status>,
     task: Task<Result<()>>,
 }
 
@@ -86,10 +106,11 @@ impl Heartbeat {
         let (sender, standing) = watch::channel(Standing::Seeking);
         let status = watch::Sender::new(registration.status);
         let wanted = status.subscribe();
+        let (confirm, confirmed) = watch::channel(registration.status);
         let task = Task::spawn(|stop| {
             let driver = Driver {
                 pulse: Pulse::new(registration.ttl),
-                confirmed: registration.status,
+                confirmed: confirm,
                 registry,
                 registration,
                 standing: sender,
@@ -104,6 +125,7 @@ impl Heartbeat {
         Self {
             standing,
             status,
+            confirmed,
             task,
         }
     }
@@ -142,6 +164,65 @@ impl Heartbeat {
         self.status.send_replace(status);
     }
 
+    /// Leaves in order: takes no new calls, lets those in flight finish, gives the lease back.
+    ///
+    /// First the registry is told [`Draining`](Status::Draining), again and again if it does not answer. Once
+    /// it knows, `in_flight_done` is waited for: polled any earlier it could find the instance idle while calls
+    /// are still sent to it. Then the lease, renewed until now, is given back as by [`Heartbeat::shutdown`].
+    ///
+    /// Both waits together take `deadline` at most; the whole takes up to the ttl longer, if the
+    /// registry does not answer. Who watches the registry hears of it a little later than it is told: let
+    /// `in_flight_done` last for that long at least. Fails with the error of the last step, and the lease
+    /// lapses by itself then. Dropped half way, it stops renewing at once, and the instance is listed as
+    /// draining until its lease lapses.
+    ///
+    /// ```
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use orchestra_discovery::{Heartbeat, MemoryRegistry, Registration, heartbeat};
+    /// use orchestra_discovery::heartbeat::Drained;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let registry = Arc::new(MemoryRegistry::default());
+    /// # let asked = Registration::new(
+    /// #     "orders".parse()?, "orders-1".parse()?, "10.0.0.7:80".parse()?, Duration::from_secs(5),
+    /// # );
+    /// let heartbeat = Heartbeat::start(registry, asked, heartbeat::Config::default());
+    /// let idle = async { /* the server's own graceful shutdown */ };
+    /// let drained = heartbeat.drain(idle, Duration::from_secs(30)).await?;
+    /// assert_eq!(drained, Drained::Finished);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn drain(
+        self,
+        in_flight_done: impl Future<Output = ()>,
+        deadline: Duration,
+    ) -> Result<Drained> {
+        self.set_status(Status::Draining);
+        let finished = async {
+            self.announced().await;
+            in_flight_done.await;
+        };
+        let drained = match tokio::time::timeout(deadline, finished).await {
+            Ok(()) => Drained::Finished,
+            Err(_passed) => Drained::Overdue,
+        };
+        self.shutdown().await?;
+        Ok(drained)
+    }
+
+    /// Waits until nobody is told any more to call this instance.
+    async fn announced(&self) {
+        let (mut confirmed, mut standing) = (self.confirmed.clone(), self.standing.clone());
+        let ended = |standing: &Standing| matches!(standing, Standing::Ended(..));
+        // A sender that is gone is a heartbeat that ended.
+        tokio::select! {
+            _known = confirmed.wait_for(|status| *status == Status::Draining) => {}
+            _ended = standing.wait_for(ended) => {}
+        }
+    }
+
     /// Stops renewing and gives the lease back; returns once both are done.
     pub async fn shutdown(self) -> Result<()> {
         self.task.stop().await?
@@ -158,7 +239,7 @@ struct Driver {
     registration: Registration,
     standing: watch::Sender<Standing>,
     wanted: watch::Receiver<Status>,
-    confirmed: Status,
+    confirmed: watch::Sender<Status>,
     rng: fastrand::Rng,
     events: Events,
 }
@@ -198,7 +279,7 @@ impl Driver {
         let status = *self.wanted.borrow_and_update();
         let asked = self.registration.clone().status(status);
         let lease = self.timely(self.registry.register(asked)).await?;
-        self.confirmed = status;
+        self.confirmed.send_replace(status);
         self.standing.send_replace(Standing::Held(lease.clone()));
         self.events.emit(&Event::LeaseHeld {
             service: lease.service.clone(),
@@ -211,9 +292,9 @@ impl Driver {
     async fn renew(&mut self, lease: &Lease) -> Result<Lease> {
         self.timely(self.registry.renew(lease)).await?;
         let status = *self.wanted.borrow_and_update();
-        if status != self.confirmed {
+        if status != *self.confirmed.borrow() {
             self.timely(self.registry.set_status(lease, status)).await?;
-            self.confirmed = status;
+            self.confirmed.send_replace(status);
         }
         Ok(lease.clone())
     }

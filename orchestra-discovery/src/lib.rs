@@ -40,7 +40,11 @@ pub use event::Event;
 pub use follow::Follow;
 pub use gate::{Gate, GateToken, Gates, Refusal};
 #[cfg(feature = "http")]
+pub use health::grpc::GrpcProbe;
+#[cfg(feature = "http")]
 pub use health::http::HttpProbe;
+#[cfg(feature = "tcp")]
+pub use health::tcp::TcpProbe;
 pub use health::{Health, HealthCheck, Probe, Verdict};
 pub use heartbeat::Heartbeat;
 pub use instance::{Incarnation, Instance, Override, ProbeTarget, Registration, Status};

@@ -1,74 +1,30 @@
-use std::num::NonZeroUsize;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::{Clock, Listener, TokioClock};
-use tokio::task::JoinSet;
+use orchestra_core::Monotonic;
+use tokio::task::{Id, JoinError, JoinSet};
 
-use super::schedule::Schedule;
-use super::{Probe, Thresholds, Verdict};
+use super::pace::Pace;
+use super::schedule::{Ended, Lane, Release, Schedule};
+use super::{Config, Health, Probe, Verdict};
 use crate::error::Result;
-use crate::event::{Event, Events};
+use crate::event::Event;
 use crate::instance::Instance;
 use crate::resolver::Resolver;
 use crate::task::{Stop, Task};
 
-/// How a [`HealthCheck`] goes about it.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Config {
-    /// The time between the end of a probe and the next of the same instance, less up to a tenth.
-    pub interval: Duration,
-    /// How long a probe may take before it counts as failed.
-    pub timeout: Duration,
-    /// How many verdicts in a row change the health.
-    pub thresholds: Thresholds,
-    /// The most probes at a time.
-    pub max_probes: NonZeroUsize,
-    /// The seed of the jitter; from the system's entropy when absent.
-    pub seed: Option<u64>,
-    clock: Arc<dyn Clock>,
-    events: Events,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(5),
-            timeout: Duration::from_secs(1),
-            thresholds: Thresholds::default(),
-            max_probes: NonZeroUsize::MIN.saturating_add(31),
-            seed: None,
-            clock: Arc::new(TokioClock::new()),
-            events: Events::default(),
-        }
-    }
-}
-
-impl Config {
-    /// Probes every `interval`.
-    #[must_use]
-    pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
-        self
-    }
-
-    /// Reads this clock.
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Tells this listener when health changes.
-    #[must_use]
-    pub fn listener(mut self, listener: Arc<dyn Listener<Event>>) -> Self {
-        self.events = Events::new(listener);
-        self
-    }
-}
+/// How long changes of the members are gathered.
+const MERGE: Duration = Duration::from_millis(10);
+/// How many times as long as it took to read the members they are not read again: it costs in proportion to all
+/// of them, and is to stay under a tenth of the time however often they change.
+const REST: u32 = 9;
+/// The resolution of the timer.
+const TICK: Duration = Duration::from_millis(1);
 
 /// Probes the members of a resolver and tells it what it finds, until it is shut down or dropped.
+///
+/// Each verdict is told, not only changes, so that a resolver that lost its own finds them again.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -99,18 +55,16 @@ pub struct HealthCheck(Task<()>);
 impl HealthCheck {
     /// Begins at once, on the tokio runtime of the caller.
     pub fn start(probe: Arc<dyn Probe>, resolver: Resolver, config: Config) -> Self {
-        let Config {
-            interval,
-            timeout,
-            thresholds,
-            ..
-        } = config;
         let driver = Driver {
-            schedule: Schedule::new(interval, timeout, thresholds),
+            schedule: Schedule::new(config.clone()),
+            pace: Pace::new(config.max_per_second),
             rng: config
                 .seed
                 .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             probes: JoinSet::new(),
+            running: HashMap::new(),
+            slow: 0,
+            next_sync: Monotonic::ZERO,
             probe,
             resolver,
             config,
@@ -118,16 +72,31 @@ impl HealthCheck {
         Self(Task::spawn(|stop| driver.run(stop)))
     }
 
-    /// Drops the running probes and stops; the resolver keeps the health that it was told.
+    /// Drops the running probes and stops.
+    ///
+    /// The resolver keeps what the probes found last; who was held back for another reason, unchecked or
+    /// flapping, is not any longer. The same goes for a checker that is dropped.
     pub async fn shutdown(self) -> Result<()> {
         self.0.stop().await
     }
 }
 
+/// A probe under way.
+struct Running {
+    instance: Arc<Instance>,
+    lane: Lane,
+    since: Monotonic,
+}
+
 struct Driver {
     schedule: Schedule,
+    pace: Pace,
     rng: fastrand::Rng,
-    probes: JoinSet<(Arc<Instance>, Verdict)>,
+    probes: JoinSet<Verdict>,
+    running: HashMap<Id, Running>,
+    /// How many of the running are in the slow lane.
+    slow: usize,
+    next_sync: Monotonic,
     probe: Arc<dyn Probe>,
     resolver: Resolver,
     config: Config,
@@ -136,65 +105,142 @@ struct Driver {
 impl Driver {
     async fn run(mut self, mut stop: Stop) {
         let mut changed = self.resolver.changed();
+        let mut stale = true;
         loop {
-            changed.mark_unchanged();
-            self.begin_due();
-            let pause = self.pause();
+            let now = self.config.clock.now();
+            if stale && now >= self.next_sync {
+                changed.mark_unchanged();
+                self.sync(now);
+                stale = false;
+            }
+            self.release(now);
+            self.begin_due(now);
+            let pause = self.pause(now, stale);
             tokio::select! {
                 () = stop.asked() => break,
-                Some(ended) = self.probes.join_next() => {
-                    // A probe that panicked is probed again when its verdict is overdue.
-                    if let Ok((instance, verdict)) = ended {
-                        self.observe(&instance, &verdict);
-                    }
-                }
-                _ = changed.changed() => {}
+                Some(ended) = self.probes.join_next_with_id() => self.ended(ended),
+                Ok(()) = changed.changed(), if !stale => stale = true,
                 () = tokio::time::sleep(pause) => {}
             }
         }
         self.probes.shutdown().await;
     }
 
-    fn begin_due(&mut self) {
-        let now = self.config.clock.now();
+    fn sync(&mut self, now: Monotonic) {
         let rng = &mut self.rng;
-        self.schedule
+        let turnover = self
+            .schedule
             .sync(self.resolver.members(), now, || rng.u64(..));
-        while self.probes.len() < self.config.max_probes.get()
-            && let Some(instance) = self.schedule.take_due(now)
-        {
-            let probe = Arc::clone(&self.probe);
-            self.probes.spawn(run(probe, instance, self.config.timeout));
+        for instance in turnover.left {
+            self.probe.forget(&instance);
+        }
+        for (instance, health) in turnover.arrived {
+            self.resolver
+                .set_health(&instance.id, instance.incarnation, health);
+        }
+        for (instance, until) in turnover.suppressed {
+            self.suppressed(&instance, until.since(now));
+        }
+        let end = self.config.clock.now();
+        self.next_sync = end + MERGE.max(end.since(now) * REST);
+    }
+
+    fn release(&mut self, now: Monotonic) {
+        while let Some(Release { id, news }) = self.schedule.release(now) {
+            self.config.events.emit(&Event::FlapReleased {
+                service: self.resolver.service().clone(),
+                id,
+            });
+            if let Some((instance, health)) = news {
+                self.tell(&instance, health, true, "it has been quiet");
+            }
         }
     }
 
-    fn pause(&self) -> Duration {
-        let full = self.probes.len() >= self.config.max_probes.get();
-        match self.schedule.next_due() {
-            Some(due) if !full => due
-                .since(self.config.clock.now())
-                .max(Duration::from_millis(1)),
-            _ => self.config.interval.max(Duration::from_millis(1)),
+    fn begin_due(&mut self, now: Monotonic) {
+        while self.has_room() && self.pace.wait(now).is_zero() {
+            let Some((instance, lane)) = self.schedule.take_due(now, self.slow_may_begin()) else {
+                return;
+            };
+            self.pace.begin(now);
+            let run = run(
+                Arc::clone(&self.probe),
+                Arc::clone(&instance),
+                self.config.timeout,
+            );
+            let id = self.probes.spawn(run).id();
+            self.slow += usize::from(lane == Lane::Slow);
+            let since = now;
+            let running = Running {
+                instance,
+                lane,
+                since,
+            };
+            self.running.insert(id, running);
         }
     }
 
-    fn observe(&mut self, instance: &Instance, verdict: &Verdict) {
+    fn has_room(&self) -> bool {
+        self.probes.len() < self.config.max_probes.get()
+    }
+
+    fn slow_may_begin(&self) -> bool {
+        self.slow < self.config.max_probes.get().div_ceil(2)
+    }
+
+    /// How long nothing is to do unless something happens.
+    fn pause(&self, now: Monotonic, stale: bool) -> Duration {
+        let due = self.schedule.next_due(self.slow_may_begin());
+        let begin = due
+            .filter(|_| self.has_room())
+            .map(|due| due.since(now).max(self.pace.wait(now)));
+        let release = self.schedule.next_release().map(|at| at.since(now));
+        let sync = stale.then(|| self.next_sync.since(now));
+        let waits = [begin, release, sync].into_iter().flatten();
+        waits.min().unwrap_or(self.config.interval).max(TICK)
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Verdict), JoinError>) {
+        let (id, verdict) = match ended {
+            Ok(ended) => ended,
+            Err(error) => (
+                error.id(),
+                Verdict::Fail(format!("the probe broke: {error}")),
+            ),
+        };
+        let Some(running) = self.running.remove(&id) else {
+            return;
+        };
+        self.slow -= usize::from(running.lane == Lane::Slow);
+        let now = self.config.clock.now();
+        let ended = Ended {
+            instance: &running.instance,
+            verdict: &verdict,
+            took: now.since(running.since),
+        };
+        let Some(found) = self.schedule.observe(&ended, now, self.rng.u64(..)) else {
+            // It left while it was probed; what the probe kept since must go as well.
+            self.probe.forget(&running.instance);
+            return;
+        };
+        let reason = verdict.reason().unwrap_or_default();
+        self.tell(&running.instance, found.health, found.is_new, reason);
+        if let Some(until) = found.suppressed {
+            self.suppressed(&running.instance, until.since(now));
+        }
+        if let (Verdict::Forbidden(reason), true) = (&verdict, found.is_new) {
+            self.forbidden(&running.instance, reason);
+        }
+    }
+
+    fn tell(&self, instance: &Instance, health: Health, is_new: bool, reason: &str) {
         let Instance {
             service,
             id,
             incarnation,
             ..
         } = instance;
-        let (now, draw) = (self.config.clock.now(), self.rng.u64(..));
-        let changed = self.schedule.observe(id, *incarnation, verdict, now, draw);
-        let Some(health) = changed else {
-            return;
-        };
-        if self.resolver.set_health(id, *incarnation, health) {
-            let reason = match verdict {
-                Verdict::Pass => "",
-                Verdict::Fail(reason) | Verdict::Degraded(reason) => reason,
-            };
+        if self.resolver.set_health(id, *incarnation, health) || is_new {
             self.config.events.emit(&Event::HealthChanged {
                 service: service.clone(),
                 id: id.clone(),
@@ -204,15 +250,46 @@ impl Driver {
             });
         }
     }
+
+    fn suppressed(&self, instance: &Instance, remaining: Duration) {
+        let Instance { service, id, .. } = instance;
+        tracing::warn!(%service, %id, ?remaining, "instance flaps and is held back");
+        self.config.events.emit(&Event::FlapSuppressed {
+            service: service.clone(),
+            id: id.clone(),
+            remaining,
+        });
+    }
+
+    fn forbidden(&self, instance: &Instance, reason: &str) {
+        let Instance {
+            service,
+            id,
+            incarnation,
+            ..
+        } = instance;
+        tracing::warn!(%service, %id, reason, "probe leads where none may go");
+        self.config.events.emit(&Event::ProbeForbidden {
+            service: service.clone(),
+            id: id.clone(),
+            incarnation: *incarnation,
+            reason: reason.to_owned(),
+        });
+    }
 }
 
-async fn run(
-    probe: Arc<dyn Probe>,
-    instance: Arc<Instance>,
-    limit: Duration,
-) -> (Arc<Instance>, Verdict) {
+impl Drop for Driver {
+    /// Nobody is there any more to let go of those that are held back.
+    fn drop(&mut self) {
+        for (instance, found) in self.schedule.withheld() {
+            self.resolver
+                .set_health(&instance.id, instance.incarnation, found);
+        }
+    }
+}
+
+async fn run(probe: Arc<dyn Probe>, instance: Arc<Instance>, limit: Duration) -> Verdict {
     let verdict = tokio::time::timeout(limit, probe.probe(&instance)).await;
     let late = |_| Verdict::Fail(format!("no answer within {limit:?}"));
-    let verdict = verdict.unwrap_or_else(late);
-    (instance, verdict)
+    verdict.unwrap_or_else(late)
 }

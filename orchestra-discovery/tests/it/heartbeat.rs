@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestra_discovery::heartbeat::Drained;
 use orchestra_discovery::{
     ErrorKind, Heartbeat, MemoryRegistry, Registry, Scope, Source, Status, heartbeat,
 };
@@ -166,4 +167,105 @@ async fn registration_that_is_refused_for_good_ends_the_heartbeat() {
     let refused = heartbeat.registered().await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
     heartbeat.shutdown().await.unwrap();
+}
+
+/// What the registry says of the only instance.
+async fn listed(registry: &Flaky) -> Option<Status> {
+    let members = registry.inner.snapshot(&scope()).await.unwrap();
+    members.instances().first().map(|it| it.status)
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_tells_the_registry_then_waits_then_deregisters() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    heartbeat.registered().await.unwrap();
+    let seen = Mutex::new(Vec::new());
+    let in_flight_done = async {
+        let status = listed(&registry).await;
+        seen.lock().push(status);
+        // Longer than the lease: it is renewed all the while.
+        tokio::time::sleep(TTL * 3).await;
+        let status = listed(&registry).await;
+        seen.lock().push(status);
+    };
+    let drained = heartbeat.drain(in_flight_done, TTL * 10).await.unwrap();
+    assert_eq!(drained, Drained::Finished);
+    assert_eq!(*seen.lock(), [Some(Status::Draining); 2]);
+    assert_eq!(listed(&registry).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_deregisters_at_its_deadline_whatever_is_in_flight() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    heartbeat.registered().await.unwrap();
+    let start = tokio::time::Instant::now();
+    let drained = heartbeat.drain(std::future::pending(), TTL * 2).await;
+    assert_eq!(drained.unwrap(), Drained::Overdue);
+    assert_eq!(start.elapsed(), TTL * 2);
+    assert_eq!(listed(&registry).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_announces_itself_once_the_registry_is_back() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    heartbeat.registered().await.unwrap();
+    registry.set_down(true);
+    let polled = Mutex::new(None);
+    let start = tokio::time::Instant::now();
+    let in_flight_done = async { *polled.lock() = Some(start.elapsed()) };
+    let repair = async {
+        tokio::time::sleep(TTL / 2).await;
+        assert_eq!(*polled.lock(), None);
+        registry.set_down(false);
+    };
+    let (drained, ()) = tokio::join!(heartbeat.drain(in_flight_done, TTL * 3), repair);
+    assert_eq!(drained.unwrap(), Drained::Finished);
+    assert!(polled.lock().unwrap() >= TTL / 2);
+    assert_eq!(listed(&registry).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_ends_though_the_registry_stays_down() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    heartbeat.registered().await.unwrap();
+    registry.set_down(true);
+    let start = tokio::time::Instant::now();
+    let error = heartbeat.drain(async {}, TTL).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(start.elapsed() <= TTL * 5 / 3, "{:?}", start.elapsed());
+    // What could not be given back has lapsed.
+    tokio::time::sleep(TTL).await;
+    assert_eq!(listed(&registry).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_that_is_dropped_leaves_it_draining_until_the_lease_lapses() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    heartbeat.registered().await.unwrap();
+    let drain = heartbeat.drain(std::future::pending(), TTL * 10);
+    assert!(tokio::time::timeout(TTL / 2, drain).await.is_err());
+    assert_eq!(listed(&registry).await, Some(Status::Draining));
+    tokio::time::sleep(TTL * 2).await;
+    assert_eq!(listed(&registry).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_of_a_replaced_instance_still_lets_calls_finish_and_leaves_the_other_alone() {
+    let registry = Flaky::new();
+    let old = beat(&registry);
+    old.registered().await.unwrap();
+    let new = beat(&registry);
+    let lease = new.registered().await.unwrap();
+    old.ended().await;
+    let drained = old.drain(tokio::time::sleep(TTL), TTL * 2).await;
+    assert_eq!(drained.unwrap(), Drained::Finished);
+    let members = registry.snapshot(&scope()).await.unwrap();
+    assert_eq!(members.instances()[0].incarnation, lease.incarnation);
+    assert_eq!(members.instances()[0].status, Status::Ready);
+    new.shutdown().await.unwrap();
 }

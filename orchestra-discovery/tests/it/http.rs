@@ -6,22 +6,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::get;
 use orchestra_core::{Endpoint, InstanceId, ServiceName};
 use orchestra_discovery::registry::http::{BearerToken, router};
 use orchestra_discovery::registry::memory::Config;
 use orchestra_discovery::{
-    Capabilities, Error, ErrorKind, Follow, Heartbeat, HttpProbe, HttpRegistry, Lease,
-    MemoryRegistry, Override, Probe, Registration, Registry, Resolver, Result, Revision, Scope,
-    Snapshot, Source, Status, Verdict, Watch, WatchEvent, follow, heartbeat, resolver,
+    Capabilities, Error, ErrorKind, Follow, Heartbeat, HttpRegistry, Lease, MemoryRegistry,
+    Override, Registration, Registry, Resolver, Result, Revision, Scope, Snapshot, Source, Status,
+    Watch, WatchEvent, follow, heartbeat, resolver,
 };
 use orchestra_testkit::{Faults, Proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::common::{asked, instance, service};
+use crate::common::{asked, service};
 
 const TTL: Duration = Duration::from_millis(600);
 
@@ -30,7 +28,7 @@ fn token() -> BearerToken {
 }
 
 /// Serves until the set is dropped.
-async fn serve(app: Router) -> (Endpoint, JoinSet<()>) {
+pub(crate) async fn serve(app: Router) -> (Endpoint, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut server = JoinSet::new();
@@ -295,7 +293,7 @@ async fn strange_answer_is_a_protocol_error() {
     assert_eq!(refused.kind(), ErrorKind::Protocol);
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..500 {
         if holds() {
             return;
@@ -330,37 +328,6 @@ async fn partitioned_process_is_delisted_and_comes_back_with_a_greater_incarnati
     until("deregistered", || payments.members().is_empty()).await;
     follow.shutdown().await.unwrap();
     proxy.shutdown().await;
-}
-
-#[tokio::test]
-async fn probe_passes_on_success_alone() {
-    let app = Router::new()
-        .route("/well", get(|| async { StatusCode::NO_CONTENT }))
-        .route("/big", get(|| async { "x".repeat(1 << 20) }))
-        .route("/ill", get(|| async { StatusCode::SERVICE_UNAVAILABLE }))
-        .route("/moved", get(|| async { StatusCode::FOUND }));
-    let (endpoint, server) = serve(app).await;
-    let mut payments = instance("p-1", 1);
-    payments.endpoint = endpoint;
-    let expected = [
-        ("/well", Verdict::Pass),
-        ("/big", Verdict::Pass),
-        ("/ill", Verdict::Fail("status 503".to_owned())),
-        ("/moved", Verdict::Fail("status 302".to_owned())),
-    ];
-    for (path, verdict) in expected {
-        let probe = HttpProbe::new(path).unwrap();
-        assert_eq!(probe.probe(&payments).await, verdict, "{path}");
-    }
-    drop(server);
-    let gone = HttpProbe::new("/well").unwrap().probe(&payments).await;
-    let Verdict::Fail(reason) = gone else {
-        panic!("nobody is there");
-    };
-    assert!(
-        reason.starts_with("cannot connect to 127.0.0.1"),
-        "{reason}"
-    );
 }
 
 #[tokio::test]

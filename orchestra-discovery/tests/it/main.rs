@@ -16,10 +16,14 @@ mod doubles;
 mod file;
 mod follow;
 mod gates;
+#[cfg(feature = "http")]
+mod grpc;
 mod health;
 mod heartbeat;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "http")]
+mod probes;
 mod registry;
 mod resolver;
 mod route;

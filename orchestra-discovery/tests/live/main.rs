@@ -12,6 +12,7 @@
 mod common;
 mod dns;
 mod etcd;
+mod health;
 mod knot;
 mod nats;
 mod redis;

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::BearerToken;
 use super::wire::{self, Failure, OverrideChange, Polled, StatusChange};
 use crate::error::{Error, ErrorKind, Result};
-use crate::exchange::{Body, exchange};
+use crate::exchange::exchange;
 use crate::instance::{Override, Registration, Status};
 use crate::registry::{Lease, Registry};
 use crate::source::{
@@ -123,7 +123,7 @@ impl Client {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Bytes> {
-        let call = exchange(&self.endpoint, request, Body::AtMost(MAX_ANSWER));
+        let call = exchange(&self.endpoint, request, MAX_ANSWER);
         let (status, body) = match tokio::time::timeout(limit, call).await {
             Ok(answer) => answer?,
             Err(elapsed) => {
