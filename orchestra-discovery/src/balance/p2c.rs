@@ -172,7 +172,7 @@ impl Typical {
     /// Whether it takes what this draw found: one in 64, so that threads seldom write to it.
     #[inline]
     fn is_asked(draw: u64) -> bool {
-        draw & 63 == 0
+        draw.trailing_zeros() >= 6
     }
 
     /// Of writes at the same time one may be lost: the median is none the worse.
