@@ -19,7 +19,7 @@ use crate::instance::Instance;
 use crate::resolver::PickContext;
 use crate::resolver::plan::Pool;
 use crate::resolver::view::{Member, Members, Refused, View};
-use crate::slab::{Follow, Hot, Slab};
+use crate::slab::{Follow, Hot, Reading, Slab};
 
 /// What a balancer prepared for a set of members: a hash table, a counter.
 pub type Prepared = Arc<dyn Any + Send + Sync>;
@@ -264,13 +264,13 @@ impl<'a> Candidates<'a> {
         Some(f64::from(latency))
     }
 
-    /// The same as the balancers of this crate read it.
+    /// Latency and success as of `now`, both forgiven with the time since the last call; `None` before the first.
     #[inline]
-    pub(crate) fn latency_of(&self, hot: &Hot, now: Monotonic) -> Option<f32> {
-        hot.latency(self.follow, now)
+    pub(crate) fn reading_of(&self, hot: &Hot, now: Monotonic) -> Option<Reading> {
+        hot.reading(self.follow, now)
     }
 
-    /// The share of successes among its last calls, in `0..=1`; 1 before the first one.
+    /// The share of successes among its calls as of the last one, in `0..=1`; 1 before the first one.
     pub fn success(&self, index: usize) -> f64 {
         self.hot(index).map_or(1.0, |hot| f64::from(hot.success()))
     }

@@ -588,13 +588,13 @@ impl Shared {
         let took = now.since(token.admitted_at());
         match completion.outcome {
             Outcome::Success => hot.succeeded(self.follow, now, took),
-            Outcome::Failure => hot.failed(),
+            Outcome::Failure => hot.failed(self.follow, now, took),
             _ => {}
         }
         if let Some(after) = completion.retry_after {
             hot.spare(now, after);
         } else if completion.outcome == Outcome::Overloaded {
-            hot.failed();
+            hot.failed(self.follow, now, took);
         }
         if let Some(report) = completion.report {
             let grown = hot.count(*self.effects.of(report), took);

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use orchestra_core::Monotonic;
 
-pub(crate) use self::hot::{Follow, Hot, Streaks};
+pub(crate) use self::hot::{Follow, Hot, Reading, Streaks};
 use crate::gate::GateToken;
 
 /// What settles an admitted call: plain words, so it can cross any boundary.

@@ -1,24 +1,37 @@
-//! The power of two choices over peak-sensitive latency and calls in flight.
+//! The power of two choices over peak-sensitive latency and calls in flight, with two more where both are dear.
 //!
-//! Two candidates are drawn, each in proportion to its weight, and the cheaper one wins:
+//! Two candidates are drawn, each in proportion to its weight, and the one of less cost wins:
 //!
 //! ```text
-//! cost = latency * (1 + in_flight * mean weight / weight) / success²
+//! price = latency / success²
+//! cost  = price * (1 + in_flight * mean weight / weight)
 //! ```
 //!
 //! While nothing is in flight the draw alone follows the weights. Latency is Finagle's peak EWMA of
 //! successes alone, and `success` the share of successes among the last calls, so an instance that fails fast
-//! does not look fast. Of two choices the maximal load is `log log n` instead of `log n / log log n`
-//! (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
+//! does not look fast. Both are forgiven with the time since its last call: the latency decays to zero, the
+//! success to one, so whoever is avoided is tried again. Of two choices the maximal load is `log log n` instead
+//! of `n / log log n` (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
+//!
+//! Where a tenth of the instances is slow, one pair in a hundred is slow on both sides, which is what the
+//! slowest hundredth of all calls is made of. So where the winner's price is more than 1.5 times the typical one,
+//! up to two more are drawn, and four are slow once in 10,000 times. The typical price is a running median
+//! of what is drawn: one draw in 64 moves it by a twentieth, up or down ("Frugal Streaming for Estimating
+//! Quantiles", Ma, Muthukrishnan, Sandler 2013). It excludes nobody: while it is wrong, as after all have become
+//! slower at once, picks cost more and are none the worse.
 //!
 //! * One of whom nothing is known is free while it has no call in flight, and dear while it has one: it is
 //!   tried once, and its first answer decides.
 //! * One that asked to be left alone (`Retry-After`) loses to any that did not.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use orchestra_core::Monotonic;
 
-use super::{Balancer, Candidates, mix};
+use super::{Balancer, Candidates, PoolMembers, Prepared, mix};
 use crate::resolver::PickContext;
+use crate::slab::Reading;
 
 /// Power of two choices over weights, calls in flight, latency and successes.
 ///
@@ -37,11 +50,16 @@ pub struct P2c;
 const UNKNOWN: f32 = 1e6;
 const SPARED: f32 = 1e9;
 
+/// A price so many times the typical one is worth looking further.
+const DEAR: f32 = 1.5;
+/// How many more are drawn then.
+const MORE: u32 = 2;
+
 impl Balancer for P2c {
     #[inline]
     fn choose(&self, candidates: &Candidates<'_>, context: &PickContext<'_>) -> Option<usize> {
-        let first = candidates.draw_open(context.draw)?;
         let other = mix(context.draw);
+        let first = candidates.draw_open(context.draw)?;
         let second = candidates.draw_open(other)?;
         let second = if second == first {
             another(candidates, first)?
@@ -49,11 +67,38 @@ impl Balancer for P2c {
             second
         };
         let (a, b) = (
-            cost(candidates, first, context.now),
-            cost(candidates, second, context.now),
+            Offer::of(candidates, first, context.now),
+            Offer::of(candidates, second, context.now),
         );
-        Some(if b < a { second } else { first })
+        let best = b.or(a);
+        let Some(typical) = candidates.prepared::<Typical>() else {
+            return Some(best.index);
+        };
+        if Typical::is_asked(other) {
+            typical.take(a.price);
+        }
+        if best.price > typical.dear() {
+            return Some(further(candidates, best, other, context.now).index);
+        }
+        Some(best.index)
     }
+
+    fn prepare(&self, _: &PoolMembers<'_>, before: Option<Prepared>) -> Option<Prepared> {
+        let kept = before.filter(|before| before.is::<Typical>());
+        Some(kept.unwrap_or_else(|| Arc::new(Typical::default())))
+    }
+}
+
+/// The best of this one and a few more.
+#[cold]
+fn further(candidates: &Candidates<'_>, mut best: Offer, mut draw: u64, now: Monotonic) -> Offer {
+    for _ in 0..MORE {
+        draw = mix(draw);
+        if let Some(index) = candidates.draw_open(draw) {
+            best = Offer::of(candidates, index, now).or(best);
+        }
+    }
+    best
 }
 
 /// The open neighbour of one that was drawn twice; itself if there is none.
@@ -70,22 +115,90 @@ fn another(candidates: &Candidates<'_>, first: usize) -> Option<usize> {
     candidates.open_from(next)
 }
 
-#[inline]
-fn cost(candidates: &Candidates<'_>, index: usize, now: Monotonic) -> f32 {
-    let Some(hot) = candidates.hot(index) else {
-        return f32::INFINITY;
-    };
-    let in_flight = hot.in_flight() as f32 * candidates.lightness(index);
-    let latency = match candidates.latency_of(hot, now) {
-        Some(latency) => latency.max(f32::MIN_POSITIVE),
-        None if in_flight == 0.0 => 0.0,
-        None => UNKNOWN,
-    };
-    let success = hot.success();
-    let cost = latency * (in_flight + 1.0) / (success * success).max(1e-4);
-    if hot.is_spared(now) {
-        cost + SPARED
-    } else {
-        cost
+/// What a call to a candidate is taken to cost.
+#[derive(Debug, Clone, Copy)]
+struct Offer {
+    index: usize,
+    price: f32,
+    cost: f32,
+}
+
+impl Offer {
+    #[inline]
+    fn of(candidates: &Candidates<'_>, index: usize, now: Monotonic) -> Self {
+        let Some(hot) = candidates.hot(index) else {
+            let price = f32::INFINITY;
+            return Self {
+                index,
+                price,
+                cost: price,
+            };
+        };
+        let in_flight = hot.in_flight() as f32 * candidates.lightness(index);
+        let mut price = match candidates.reading_of(hot, now) {
+            Some(Reading { latency, success }) => {
+                latency.max(f32::MIN_POSITIVE) / (success * success).max(1e-4)
+            }
+            None if in_flight == 0.0 => 0.0,
+            None => UNKNOWN,
+        };
+        if hot.is_spared(now) {
+            price += SPARED;
+        }
+        Self {
+            index,
+            price,
+            cost: price * (in_flight + 1.0),
+        }
+    }
+
+    /// This one if it costs less than the other.
+    #[inline]
+    fn or(self, other: Self) -> Self {
+        if self.cost < other.cost { self } else { other }
+    }
+}
+
+/// A pool's typical price, which outlives changes of its members; zero before the first. It has a cache line
+/// of its own: it is read by each pick.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Typical(AtomicU32);
+
+impl Typical {
+    /// How far one price moves it.
+    const STEP: f32 = 1.05;
+
+    /// Whether it takes what this draw found: one in 64, so that threads seldom write to it.
+    #[inline]
+    fn is_asked(draw: u64) -> bool {
+        draw.trailing_zeros() >= 6
+    }
+
+    /// Of writes at the same time one may be lost: the median is none the worse.
+    #[cold]
+    fn take(&self, price: f32) {
+        if price <= 0.0 || price >= UNKNOWN {
+            return;
+        }
+        let now = f32::from_bits(self.0.load(Ordering::Relaxed));
+        let next = if now == 0.0 {
+            price
+        } else if price > now {
+            now * Self::STEP
+        } else {
+            now / Self::STEP
+        };
+        self.0.store(next.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Above it a price is dear.
+    #[inline]
+    fn dear(&self) -> f32 {
+        let typical = f32::from_bits(self.0.load(Ordering::Relaxed));
+        if typical == 0.0 {
+            return f32::INFINITY;
+        }
+        typical * DEAR
     }
 }

@@ -8,7 +8,7 @@ use orchestra_core::Monotonic;
 
 use super::claim::Claim;
 use super::latency::Latency;
-use super::standing::Standing;
+use super::standing::{Standing, forgiven};
 use crate::outlier::{Counts, Effect, Interval, Step, Thresholds, Trigger};
 
 pub(crate) use super::latency::Follow;
@@ -25,6 +25,15 @@ pub(crate) struct Hot {
     took: AtomicU64,
     /// Failures in a row: of any kind, of a gateway, of this side; 16 bits each.
     streaks: AtomicU64,
+}
+
+/// What the last calls say of a slot at a moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Reading {
+    /// The moving average of its latency in seconds.
+    pub(crate) latency: f32,
+    /// The moving average of its successes, in `0..=1`.
+    pub(crate) success: f32,
 }
 
 /// Calls of an interval in one word: the successes in the upper half, all in the lower.
@@ -126,10 +135,21 @@ impl Hot {
 
     /// The moving average of its latency in seconds.
     pub(crate) fn latency(&self, follow: Follow, now: Monotonic) -> Option<f32> {
-        self.latency.decayed(follow, now)
+        let (latency, kept) = self.latency.read(follow, now)?;
+        Some(latency * kept)
     }
 
-    /// The moving average of its successes.
+    /// What its calls say of it now: less, the longer ago the last one was. `None` before the first.
+    #[inline]
+    pub(crate) fn reading(&self, follow: Follow, now: Monotonic) -> Option<Reading> {
+        let (latency, kept) = self.latency.read(follow, now)?;
+        Some(Reading {
+            latency: latency * kept,
+            success: forgiven(self.standing.success(), kept),
+        })
+    }
+
+    /// The moving average of its successes, as of its last call.
     pub(crate) fn success(&self) -> f32 {
         self.standing.success()
     }
@@ -144,12 +164,13 @@ impl Hot {
     }
 
     pub(crate) fn succeeded(&self, follow: Follow, now: Monotonic, took: Duration) {
-        self.latency.observe(follow, now, took);
-        self.standing.succeeded();
+        let kept = self.latency.observe(follow, now, took);
+        self.standing.succeeded(kept);
     }
 
-    pub(crate) fn failed(&self) {
-        self.standing.failed();
+    pub(crate) fn failed(&self, follow: Follow, now: Monotonic, took: Duration) {
+        let kept = self.latency.failed(follow, now, took);
+        self.standing.failed(kept);
     }
 
     /// Counts a call for the detector of outliers; returns the streaks if one of them grew.
@@ -215,7 +236,7 @@ impl Hot {
 
     /// Brings moments up to date before they wrap.
     pub(crate) fn refresh(&self, follow: Follow, now: Monotonic) {
-        self.latency.refresh(follow, now);
-        self.standing.refresh(now);
+        let kept = self.latency.refresh(follow, now);
+        self.standing.refresh(now, kept);
     }
 }

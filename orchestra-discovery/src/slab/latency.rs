@@ -6,6 +6,9 @@
 //! `c·w + s·(1 - w)`. This is Finagle's `PeakEwma` with one difference: there a read observes a zero and moves the
 //! time of the last sample, so what a sample weighs depends on how often the balancer looked. An instance that
 //! turns slow is noticed by its first slow answer, and one that was slow is tried again later.
+//!
+//! A failed call says nothing of the latency, however long it took, but it is heard of: the average stays as it was
+//! and decays from now on. So `w` tells how much of what is known still holds, for failures too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -60,36 +63,47 @@ impl Latency {
         self.0.store(EMPTY, Ordering::Relaxed);
     }
 
-    /// Takes a sample. Of samples at the same time one may be lost: the average is none the worse.
-    pub(super) fn observe(&self, follow: Follow, now: Monotonic, sample: Duration) {
-        let word = self.0.load(Ordering::Relaxed);
+    /// Takes a sample, and says how much was left of what was known before. Of samples at the same time one may
+    /// be lost: the average is none the worse.
+    pub(super) fn observe(&self, follow: Follow, now: Monotonic, sample: Duration) -> f32 {
         let sample = sample.as_secs_f32();
-        let value = match unpack(word, now) {
-            None => sample,
-            Some((value, units)) => {
-                let kept = follow.kept(units);
-                let decayed = value * kept;
-                if follow.peak && sample > decayed {
-                    sample
-                } else {
-                    decayed + sample * (1.0 - kept)
-                }
-            }
+        let Some((value, kept)) = self.read(follow, now) else {
+            self.0.store(pack(now, sample), Ordering::Relaxed);
+            return 0.0;
+        };
+        let decayed = value * kept;
+        let value = if follow.peak && sample > decayed {
+            sample
+        } else {
+            decayed + sample * (1.0 - kept)
         };
         self.0.store(pack(now, value), Ordering::Relaxed);
+        kept
     }
 
-    /// The average in seconds, decayed since the last sample.
-    pub(super) fn decayed(&self, follow: Follow, now: Monotonic) -> Option<f32> {
+    /// Hears of a call that failed after so long, and says how much was left of what was known before. Where
+    /// that is nothing, there is no better average than its time.
+    pub(super) fn failed(&self, follow: Follow, now: Monotonic, took: Duration) -> f32 {
+        let known = self.read(follow, now);
+        let (value, kept) = known.unwrap_or((took.as_secs_f32(), 0.0));
+        self.0.store(pack(now, value), Ordering::Relaxed);
+        kept
+    }
+
+    /// The average in seconds as of the last call, and how much of it is left.
+    #[inline]
+    pub(super) fn read(&self, follow: Follow, now: Monotonic) -> Option<(f32, f32)> {
         let (value, units) = unpack(self.0.load(Ordering::Relaxed), now)?;
-        Some(value * follow.kept(units))
+        Some((value, follow.kept(units)))
     }
 
     /// Brings the moment up to date, so that it never is half a turn old.
-    pub(super) fn refresh(&self, follow: Follow, now: Monotonic) {
-        if let Some(value) = self.decayed(follow, now) {
-            self.0.store(pack(now, value), Ordering::Relaxed);
-        }
+    pub(super) fn refresh(&self, follow: Follow, now: Monotonic) -> f32 {
+        let Some((value, kept)) = self.read(follow, now) else {
+            return 1.0;
+        };
+        self.0.store(pack(now, value * kept), Ordering::Relaxed);
+        kept
     }
 }
 
@@ -127,6 +141,14 @@ fn unpack(word: u64, now: Monotonic) -> Option<(f32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Latency {
+        /// The average in seconds, decayed since the last call.
+        fn decayed(&self, follow: Follow, now: Monotonic) -> Option<f32> {
+            let (value, kept) = self.read(follow, now)?;
+            Some(value * kept)
+        }
+    }
 
     fn at(millis: u64) -> Monotonic {
         Monotonic::ZERO + Duration::from_millis(millis)
@@ -237,6 +259,24 @@ mod tests {
             latency.refresh(peak(), at(days * day));
         }
         assert!(latency.decayed(peak(), at(30 * day)).unwrap() < 1e-6);
+    }
+
+    #[test]
+    fn failure_leaves_the_average_and_begins_its_decay_anew() {
+        let latency = Latency::default();
+        latency.observe(peak(), at(0), Duration::from_millis(80));
+        let kept = latency.failed(peak(), at(10_000), Duration::from_secs(3));
+        assert!((kept - (-1.0_f32).exp()).abs() < 1e-3, "{kept}");
+        assert_eq!(latency.decayed(peak(), at(10_000)), Some(0.08));
+    }
+
+    #[test]
+    fn first_call_leaves_nothing_of_what_was_known() {
+        let (failed, answered) = (Latency::default(), Latency::default());
+        let took = Duration::from_millis(7);
+        assert_eq!(failed.failed(peak(), at(5), took), 0.0);
+        assert_eq!(answered.observe(peak(), at(5), took), 0.0);
+        assert_eq!(failed.decayed(peak(), at(5)), Some(0.007));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! How a slot's calls end, and until when it asked to be left alone, in one atomic word.
 //!
 //! The upper half is the moment (in the units of the latency's word) until which it is to be spared, 0 for
-//! none; the lower half the average of successes, as an `f32` in `0..=1`. The average forgets by count: each
-//! outcome has the weight 1/16, so it tells of the last few dozen calls.
+//! none; the lower half the average of successes, as an `f32` in `0..=1`.
+//!
+//! The average forgets by count and by time. With `w = e^(-Δt/τ)` for the time since the last call, what
+//! is missing to 1 fades to `w` of it while nobody asks, and an outcome has the weight `max(1/16, 1 - w)`: among many
+//! calls it tells of the last few dozen, and a call after a long silence tells nearly all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,20 +34,23 @@ impl Standing {
         self.0.store(pack(0, 1.0), Ordering::Relaxed);
     }
 
-    pub(super) fn succeeded(&self) {
+    /// A call went well, when so much was left of what was known before it.
+    pub(super) fn succeeded(&self, kept: f32) {
         let word = self.0.load(Ordering::Relaxed);
         let (until, average) = unpack(word);
         if average >= 1.0 {
             return;
         }
-        let average = average + (1.0 - average) * SHARE;
+        let average = forgiven(average, kept);
+        let average = average + (1.0 - average) * share(kept);
         let average = if average > PERFECT { 1.0 } else { average };
         self.0.store(pack(until, average), Ordering::Relaxed);
     }
 
-    pub(super) fn failed(&self) {
+    /// A call failed, when so much was left of what was known before it.
+    pub(super) fn failed(&self, kept: f32) {
         let (until, average) = unpack(self.0.load(Ordering::Relaxed));
-        let average = average * (1.0 - SHARE);
+        let average = forgiven(average, kept) * (1.0 - share(kept));
         self.0.store(pack(until, average), Ordering::Relaxed);
     }
 
@@ -56,7 +62,7 @@ impl Standing {
         self.0.store(pack(until, average), Ordering::Relaxed);
     }
 
-    /// The average of successes.
+    /// The average of successes as of the last call.
     pub(super) fn success(&self) -> f32 {
         unpack(self.0.load(Ordering::Relaxed)).1
     }
@@ -70,13 +76,24 @@ impl Standing {
         }
     }
 
-    /// Forgets a wish that is over, before its moment comes round again.
-    pub(super) fn refresh(&self, now: Monotonic) {
+    /// Forgets a wish that is over, before its moment comes round again, and all but so much of the failures.
+    pub(super) fn refresh(&self, now: Monotonic, kept: f32) {
         let (until, average) = unpack(self.0.load(Ordering::Relaxed));
-        if until != 0 && !self.is_spared(now) {
-            self.0.store(pack(0, average), Ordering::Relaxed);
-        }
+        let until = if self.is_spared(now) { until } else { 0 };
+        self.0
+            .store(pack(until, forgiven(average, kept)), Ordering::Relaxed);
     }
+}
+
+/// The average when this much of what was known is left.
+#[inline]
+pub(super) fn forgiven(average: f32, kept: f32) -> f32 {
+    1.0 - (1.0 - average) * kept
+}
+
+/// The weight of an outcome.
+fn share(kept: f32) -> f32 {
+    SHARE.max(1.0 - kept)
 }
 
 fn pack(until: u32, average: f32) -> u64 {
@@ -115,16 +132,27 @@ mod tests {
     fn average_follows_the_outcomes() {
         let standing = Standing::default();
         for _ in 0..100 {
-            standing.failed();
+            standing.failed(1.0);
         }
         assert!(standing.success() < 0.01);
         for _ in 0..100 {
-            standing.succeeded();
+            standing.succeeded(1.0);
         }
         assert!(standing.success() > 0.99);
         for _ in 0..20 {
-            standing.succeeded();
+            standing.succeeded(1.0);
         }
         assert!(standing.success() > 0.999_9);
+    }
+    #[test]
+    fn call_after_a_silence_tells_nearly_all() {
+        let standing = Standing::default();
+        standing.failed(0.0);
+        assert_eq!(standing.success(), 0.0);
+        // Of what is missing a quarter is left, and the call has the weight of the rest.
+        standing.succeeded(0.25);
+        assert_eq!(standing.success(), 0.75 + 0.25 * 0.75);
+        standing.failed(0.5);
+        assert_eq!(standing.success(), (1.0 - 0.0625 / 2.0) * 0.5);
     }
 }
