@@ -1,77 +1,77 @@
-//! Picking an instance and settling the call, with two readings of the clock as in a real call.
+//! Picking, balancing, hashing and following changes, at up to 100,000 endpoints.
 
-use std::hint::black_box;
+pub mod change;
+pub mod footprint;
+pub mod hash;
+pub mod pick;
+pub mod watch;
+
 use std::sync::Arc;
 
-use orchestra_core::{Clock, Outcome, ServiceName, SystemClock};
+use orchestra_core::ServiceName;
 use orchestra_discovery::resolver::Config;
-use orchestra_discovery::{
-    Incarnation, Instance, PickContext, Resolver, Revision, Scope, Snapshot, Status,
-};
+use orchestra_discovery::{Incarnation, Instance, Resolver, Revision, Scope, Snapshot};
 
-use crate::measure::{Session, alone};
-use crate::tasks::{shared_by, two_workers};
+use crate::measure::Session;
 
-/// A resolver with power of two choices over so many ready instances.
-pub fn resolver(instances: u16) -> Resolver {
-    let service: ServiceName = "payments".parse().expect("a name");
-    let instance = |number: u16| {
-        let id = format!("payments-{number}").parse().expect("an id");
-        let endpoint = format!("10.0.0.1:{}", 1024 + number)
-            .parse()
-            .expect("an endpoint");
-        let mut instance = Instance::new(service.clone(), id, Incarnation::new(1), endpoint);
-        instance.status = Status::Ready;
-        Arc::new(instance)
-    };
-    let resolver = Resolver::new(service.clone(), Config::default());
-    let instances = (0..instances).map(instance).collect();
-    resolver.apply(&Snapshot::new(Scope::All, Revision::new(1), instances));
+pub use pick::Caller;
+
+/// All figures but those that need an allocator which counts.
+pub fn figures(session: &Session) {
+    pick::figures(session);
+    pick::weighted(session);
+    hash::figures(session);
+    change::figures(session);
+    watch::figures(session);
+}
+
+fn service() -> ServiceName {
+    "payments".parse().expect("a name")
+}
+
+/// A ready instance. Its number is its place in the order of the ids.
+fn instance(number: u32, weight: u32) -> Arc<Instance> {
+    let id = format!("payments-{number:06}").parse().expect("an id");
+    let endpoint = address(number).parse().expect("an endpoint");
+    let mut instance = Instance::new(service(), id, Incarnation::new(1), endpoint);
+    instance.weight = weight;
+    Arc::new(instance)
+}
+
+fn address(number: u32) -> String {
+    let [_, a, b, c] = number.to_be_bytes();
+    format!("10.{a}.{b}.{c}:8080")
+}
+
+fn snapshot(instances: Vec<Arc<Instance>>) -> Snapshot {
+    Snapshot::new(Scope::All, Revision::new(1), instances)
+}
+
+/// So many ready instances of the same weight.
+fn equal(instances: u32) -> Snapshot {
+    snapshot((0..instances).map(|number| instance(number, 1)).collect())
+}
+
+/// Weights drawn evenly from all that have 16 bits, and the least and the greatest of them.
+fn weights(instances: u32) -> Vec<u32> {
+    let mut rng = fastrand::Rng::with_seed(3);
+    let drawn = std::iter::repeat_with(|| rng.u32(1..=65_535));
+    let weights = [1, 65_535].into_iter().chain(drawn);
+    weights.take(instances as usize).collect()
+}
+
+fn weighted(weights: &[u32]) -> Snapshot {
+    let numbered = (0..).zip(weights);
+    snapshot(numbered.map(|(n, &weight)| instance(n, weight)).collect())
+}
+
+fn resolver_of(config: Config, members: &Snapshot) -> Resolver {
+    let resolver = Resolver::new(service(), config);
+    resolver.apply(members);
     resolver
 }
 
-/// One caller of a resolver.
-#[derive(Debug)]
-pub struct Caller {
-    resolver: Resolver,
-    clock: SystemClock,
-    rng: fastrand::Rng,
-}
-
-impl Caller {
-    /// A caller with its own clock and draws.
-    pub fn new(resolver: &Resolver) -> Self {
-        Self {
-            resolver: resolver.clone(),
-            clock: SystemClock::new(),
-            rng: fastrand::Rng::with_seed(7),
-        }
-    }
-
-    /// Picks, holds the guard for no time, and settles.
-    pub fn call(&mut self) {
-        let context = PickContext::new(self.clock.now(), self.rng.u64(..));
-        let call = self.resolver.pick(&context).expect("all are ready");
-        black_box(call.instance());
-        call.settle(Outcome::Success, self.clock.now());
-    }
-}
-
-/// Alone, and shared between tasks.
-pub fn figures(session: &Session) {
-    for instances in [10, 1_000] {
-        let mut caller = Caller::new(&resolver(instances));
-        let figure = format!("discovery_pick_settle_{instances}");
-        session.time(&figure, alone(|| caller.call()));
-    }
-    let runtime = two_workers();
-    let resolver = resolver(1_000);
-    for tasks in [1, 16] {
-        let work = |count| {
-            let mut caller = Caller::new(&resolver);
-            async move { (0..count).for_each(|_| caller.call()) }
-        };
-        let figure = format!("discovery_pick_settle_1000_shared_by_{tasks}");
-        session.time(&figure, shared_by(tasks, &runtime, work));
-    }
+/// A resolver with power of two choices over so many ready instances.
+pub fn resolver(instances: u32) -> Resolver {
+    resolver_of(Config::default(), &equal(instances))
 }

@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 /// One run of a measuring program, which speaks for one subject.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Session {
     subject: &'static str,
     batches: u32,
@@ -26,15 +26,51 @@ impl Session {
         }
     }
 
+    /// The same session for another subject: what our own figure is put beside.
+    pub fn for_subject(self, subject: &'static str) -> Self {
+        Self { subject, ..self }
+    }
+
     /// Prints how long one operation takes. `batch` does so many of them and says how long they took.
     pub fn time(&self, figure: &str, batch: impl FnMut(u64) -> Duration) {
-        self.print(figure, sorted(self.batches, self.batch, batch)[0]);
+        self.time_of_all(&[figure], batch);
+    }
+
+    /// The same under several names, each of which it is put beside.
+    pub fn time_of_all(&self, figures: &[impl AsRef<str>], batch: impl FnMut(u64) -> Duration) {
+        let seconds = sorted(self.batches, self.batch, batch)[0];
+        for figure in figures {
+            self.print(figure.as_ref(), seconds);
+        }
     }
 
     /// Prints the time of an operation when two threads are at it, all operations counted together.
     pub fn time_of_two<F: FnMut()>(&self, figure: &str, operation: impl Fn() -> F + Sync) {
         let seconds = sorted(self.batches, self.batch, in_pair(operation));
         self.print(figure, seconds[seconds.len() / 2]);
+    }
+
+    /// Prints the time of an operation in the median batch, to put beside that of two threads.
+    pub fn time_of_one(&self, figure: &str, operation: impl FnMut()) {
+        let seconds = sorted(self.batches, self.batch, alone(operation));
+        self.print(figure, seconds[seconds.len() / 2]);
+    }
+
+    /// Prints the median and the 99th percentile of single operations, each of which takes some time to
+    /// come about. `sample` does one and says how long it took.
+    pub fn percentiles(&self, figure: &str, sample: impl FnMut() -> Duration) {
+        let samples = std::iter::repeat_with(sample).take(self.batches as usize * 100);
+        let mut samples: Vec<_> = samples.collect();
+        samples.sort();
+        for percent in [50, 99] {
+            let micros = samples[samples.len() * percent / 100].as_secs_f64() * 1e6;
+            self.value(&format!("{figure}_p{percent}"), micros, "us");
+        }
+    }
+
+    /// Prints what was found, in any unit. The least is the best, unless the unit is a rate (`.../s`).
+    pub fn value(&self, figure: &str, value: f64, unit: &str) {
+        println!("{figure} {} {value:.3} {unit}", self.subject);
     }
 
     fn print(&self, figure: &str, seconds: f64) {
@@ -50,7 +86,7 @@ impl Session {
 
 /// Seconds per operation in so many batches that take about `aim` each, the fastest first.
 fn sorted(batches: u32, aim: Duration, mut batch: impl FnMut(u64) -> Duration) -> Vec<f64> {
-    let mut count = 64;
+    let mut count = 1;
     let mut took = batch(count);
     while took < aim / 4 {
         count *= 2;
@@ -61,6 +97,11 @@ fn sorted(batches: u32, aim: Duration, mut batch: impl FnMut(u64) -> Duration) -
     let mut seconds: Vec<f64> = (0..batches).map(seconds).collect();
     seconds.sort_by(f64::total_cmp);
     seconds
+}
+
+/// Batches of operations that have a part which is not measured; each says how long the other took.
+pub fn timed(mut operation: impl FnMut() -> Duration) -> impl FnMut(u64) -> Duration {
+    move |count| (0..count).map(|_| operation()).sum()
 }
 
 /// Batches by one thread.

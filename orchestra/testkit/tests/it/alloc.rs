@@ -1,6 +1,6 @@
 use std::hint::black_box;
 
-use orchestra_testkit::{CountingAllocator, allocations};
+use orchestra_testkit::{CountingAllocator, allocations, retained};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -36,4 +36,15 @@ fn another_thread_does_not_disturb_the_count() {
         counted < 100,
         "the other thread's 1,000 were counted: {counted}"
     );
+}
+
+#[test]
+fn what_is_held_is_what_was_asked_for_and_not_given_back() {
+    let (mut kept, bytes) = retained(|| {
+        drop(black_box(vec![0_u8; 1_000]));
+        Vec::<u64>::with_capacity(8)
+    });
+    assert_eq!(bytes, 64);
+    assert_eq!(retained(|| kept.reserve_exact(16)).1, 64);
+    assert_eq!(retained(|| drop(kept)).1, -128);
 }
