@@ -2,6 +2,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod balance;
+pub mod cache;
+pub mod coalesce;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
@@ -14,6 +16,8 @@ pub mod health;
 pub mod heartbeat;
 pub mod instance;
 pub mod locality;
+pub mod merge;
+pub mod preserve;
 pub mod priority;
 pub mod registry;
 pub mod reported;
@@ -32,6 +36,7 @@ mod slab;
 mod task;
 
 pub use balance::{Balancer, Candidates, P2c, RoundRobin};
+pub use cache::Cache;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use follow::Follow;

@@ -206,7 +206,7 @@ pub(crate) fn canonical(endpoint: &Endpoint) -> Endpoint {
 }
 
 impl Merged<'_> {
-    fn id(&self) -> Option<&InstanceId> {
+    pub(crate) fn id(&self) -> Option<&InstanceId> {
         self.0.first().map(|(_, instance)| &instance.id)
     }
 
