@@ -50,7 +50,7 @@ impl Default for Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum End {
-    /// Enough of the lapsed are back, or were given back.
+    /// All of the lapsed are back or were given back, or enough of them when a window has passed.
     Recovered,
     /// The source went on saying that they are gone.
     Confirmed,
@@ -167,7 +167,9 @@ impl<K: Ord + Clone> Preservation<K> {
     }
 
     fn end(&self, hold: Hold, live: usize, now: Monotonic) -> Option<End> {
-        if !self.is_mass(live) {
+        // The last ones are on their way when the others are back: they are given the rest of the window.
+        let back = !self.is_mass(live) && now.since(hold.since) >= self.config.window;
+        if back || self.lapsed.is_empty() {
             Some(End::Recovered)
         } else if hold.confirmations >= self.config.confirmations {
             Some(End::Confirmed)

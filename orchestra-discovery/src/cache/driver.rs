@@ -85,7 +85,8 @@ impl Driver {
                 () = self.follow(feed) => {}
             }
             self.changes.clear();
-            self.shared.act(|table, _| table.leave(&self.service, self.at));
+            self.shared
+                .act(|table, _| table.leave(&self.service, self.at));
         }
     }
 
@@ -108,7 +109,12 @@ impl Driver {
 
     /// From a snapshot until another one is due.
     async fn once(&mut self, feed: &Feed) -> Result<Round> {
-        let snapshot = within(feed, "snapshot", &self.scope, feed.source.snapshot(&self.scope));
+        let snapshot = within(
+            feed,
+            "snapshot",
+            &self.scope,
+            feed.source.snapshot(&self.scope),
+        );
         let snapshot = snapshot.await?;
         self.failures = 0;
         self.barren = self.barren.saturating_add(1);

@@ -81,7 +81,12 @@ impl Entry {
         tiers.min().unwrap_or(last)
     }
 
-    fn statements(&self, upstreams: &[Upstream], limits: &Limits, now: Monotonic) -> Vec<Statement> {
+    fn statements(
+        &self,
+        upstreams: &[Upstream],
+        limits: &Limits,
+        now: Monotonic,
+    ) -> Vec<Statement> {
         let depth = self.depth(upstreams, limits, now);
         let servable = self
             .parts(upstreams)
@@ -145,7 +150,10 @@ impl Entry {
             .parts(upstreams)
             .filter(move |(_, upstream)| upstream.tier <= depth);
         let servable = |(view, _): &(&View, &Upstream)| view.is_servable(limits, now);
-        let serving = asked.clone().filter(servable).any(|(view, upstream)| view.serves_any(&upstream.wide));
+        let serving = asked
+            .clone()
+            .filter(servable)
+            .any(|(view, upstream)| view.serves_any(&upstream.wide));
         if serving {
             let contributing = asked
                 .clone()

@@ -35,9 +35,8 @@ async fn save(shared: &Arc<Shared>, disk: &super::disk::Disk) {
     let path = disk.path().to_path_buf();
     let kept = disk.kept();
     let max_bytes = disk.max_bytes();
-    let written = tokio::task::spawn_blocking(move || {
-        super::disk::write(&path, &services, kept, max_bytes)
-    });
+    let written =
+        tokio::task::spawn_blocking(move || super::disk::write(&path, &services, kept, max_bytes));
     let reason = match written.await {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),

@@ -49,7 +49,9 @@ impl Log {
         if after < self.floor || after > self.latest {
             return Page::Forgotten;
         }
-        let skip = self.acts.partition_point(|(revision, _)| *revision <= after);
+        let skip = self
+            .acts
+            .partition_point(|(revision, _)| *revision <= after);
         let (mut upto, mut page) = (after, Vec::new());
         for (revision, changes) in self.acts.iter().skip(skip) {
             upto = *revision;

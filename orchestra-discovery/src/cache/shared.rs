@@ -180,7 +180,9 @@ impl Shared {
     fn at_once(&self, service: &ServiceName) -> Option<Result<Answer>> {
         self.act(|table, now| {
             let answer = table.touch(service, now)?;
-            if self.hits && let Ok(answer) = &answer {
+            if self.hits
+                && let Ok(answer) = &answer
+            {
                 table.note_hit(service, answer.freshness);
             }
             Some(answer)

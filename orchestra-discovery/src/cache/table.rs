@@ -76,12 +76,19 @@ impl Table {
     /// What each source contributes to each service that has members.
     #[cfg(feature = "serde")]
     pub(super) fn served(&self) -> super::disk::Services {
-        let with_members = self.entries.iter().filter(|(_, it)| !it.published.instances().is_empty());
+        let with_members = self
+            .entries
+            .iter()
+            .filter(|(_, it)| !it.published.instances().is_empty());
         let services = with_members.map(|(service, entry)| {
-            let parts = self.upstreams.iter().zip(&entry.views).map(|(upstream, view)| {
-                let served = view.served(&upstream.wide).cloned();
-                (Arc::clone(&upstream.name), served.collect())
-            });
+            let parts = self
+                .upstreams
+                .iter()
+                .zip(&entry.views)
+                .map(|(upstream, view)| {
+                    let served = view.served(&upstream.wide).cloned();
+                    (Arc::clone(&upstream.name), served.collect())
+                });
             (service.clone(), parts.collect())
         });
         services.collect()
@@ -301,9 +308,11 @@ impl Table {
 
     /// A source failed.
     pub(super) fn fail(&mut self, service: &ServiceName, at: usize, error: &Error, now: Monotonic) {
+        let before = self.depth(service, now);
         let Some((view, upstream)) = self.view(service, at) else {
             return;
         };
+        let first = !view.settled;
         view.lose(now);
         let count = view.failure.as_ref().map_or(0, |failure| failure.count);
         let failure = Failure {
@@ -320,7 +329,15 @@ impl Table {
             failures: failure.count,
         };
         self.events.push(event);
-        self.settle(service, at, now);
+        // One more failure of many changes nothing.
+        if first || before != self.depth(service, now) {
+            self.settle(service, at, now);
+        }
+    }
+
+    fn depth(&self, service: &ServiceName, now: Monotonic) -> Option<usize> {
+        let entry = self.entries.get(service)?;
+        Some(entry.depth(&self.upstreams, &self.config.limits, now))
     }
 
     /// A fallback is not asked any longer.
@@ -373,9 +390,10 @@ impl Table {
                 let lapsed = upstream.wide.lapsed();
                 lapsed.map(|(service, _)| service.clone()).collect()
             }
-            Transition::Left { released, .. } => {
-                released.iter().map(|(service, _)| service.clone()).collect()
-            }
+            Transition::Left { released, .. } => released
+                .iter()
+                .map(|(service, _)| service.clone())
+                .collect(),
         };
         affected.dedup();
         let name = Arc::clone(&upstream.name);
@@ -428,7 +446,11 @@ impl Table {
         }
     }
 
-    pub(super) fn answer(&mut self, service: &ServiceName, now: Monotonic) -> Option<Result<Answer>> {
+    pub(super) fn answer(
+        &mut self,
+        service: &ServiceName,
+        now: Monotonic,
+    ) -> Option<Result<Answer>> {
         let limits = self.config.limits;
         let entry = self.entries.get_mut(service)?;
         let answer = entry.answer(&self.upstreams, &limits, now)?;
@@ -499,7 +521,11 @@ impl Table {
     }
 
     fn drop_barren(&mut self, now: Monotonic) -> Vec<ServiceName> {
-        let over = |entry: &Entry| entry.barren_until.is_some_and(|until| until <= now);
+        // What was given back must stay so while another source lists it.
+        let over = |entry: &Entry| {
+            entry.barren_until.is_some_and(|until| until <= now)
+                && !entry.views.iter().any(View::is_muting)
+        };
         let idle = self.entries.iter().filter(|(_, entry)| {
             entry.pins == 0 && entry.published.instances().is_empty() && over(entry)
         });
@@ -519,7 +545,11 @@ impl Table {
     }
 
     /// Answers at once, if that is possible, and counts as use.
-    pub(super) fn touch(&mut self, service: &ServiceName, now: Monotonic) -> Option<Result<Answer>> {
+    pub(super) fn touch(
+        &mut self,
+        service: &ServiceName,
+        now: Monotonic,
+    ) -> Option<Result<Answer>> {
         self.uses += 1;
         let uses = self.uses;
         self.entries.get_mut(service)?.used = uses;

@@ -167,7 +167,12 @@ impl View {
         let listed = self.listed.values().filter(|held| same(held));
         let muted: Vec<_> = listed.map(|held| (held.id.clone(), until)).collect();
         self.muted.extend(muted);
-        let lapsed: Vec<_> = self.lapsed.values().filter(|held| same(held)).cloned().collect();
+        let lapsed: Vec<_> = self
+            .lapsed
+            .values()
+            .filter(|held| same(held))
+            .cloned()
+            .collect();
         for instance in lapsed {
             self.settle(&instance, wide);
         }
@@ -183,6 +188,10 @@ impl View {
         let listed = &self.listed;
         self.muted
             .retain(|id, _| !listed.get(id).is_some_and(|held| same(held)));
+    }
+
+    pub(super) fn is_muting(&self) -> bool {
+        !self.muted.is_empty()
     }
 
     /// Drops mutes that are over, and says whether there were any.
@@ -258,8 +267,7 @@ impl View {
         let listed = listed.filter(|instance| !self.muted.contains_key(&instance.id));
         let held = self.lapsed.values().filter(|instance| {
             self.preservation.holds(&instance.id)
-                || wide.is_holding()
-                    && wide.holds(&(instance.service.clone(), instance.id.clone()))
+                || wide.is_holding() && wide.holds(&(instance.service.clone(), instance.id.clone()))
         });
         listed.chain(held)
     }

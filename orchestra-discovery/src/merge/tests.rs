@@ -43,7 +43,10 @@ fn same_endpoint_is_the_same_instance_however_it_is_spelt() {
 fn ids_of_one_source_stay_apart_on_one_endpoint() {
     let one = says(
         "a",
-        [instance("x", "10.0.0.1:80", 1), instance("y", "10.0.0.1:80", 2)],
+        [
+            instance("x", "10.0.0.1:80", 1),
+            instance("y", "10.0.0.1:80", 2),
+        ],
     );
     let two = says("b", [instance("z", "10.0.0.1:80", 1)]);
     assert_eq!(ids(&[one, two]), ["x", "y"]);
@@ -53,7 +56,10 @@ fn ids_of_one_source_stay_apart_on_one_endpoint() {
 fn duplicate_id_within_a_source_is_its_greatest_incarnation() {
     let twice = says(
         "a",
-        [instance("x", "10.0.0.1:80", 1), instance("x", "10.0.0.2:80", 2)],
+        [
+            instance("x", "10.0.0.1:80", 1),
+            instance("x", "10.0.0.2:80", 2),
+        ],
     );
     let statements = [twice];
     let merged = merge(&statements);
@@ -66,7 +72,10 @@ fn id_binds_more_than_an_endpoint_and_nothing_gets_a_double_share() {
     let first = says("a", [instance("x", "10.0.0.1:80", 1)]);
     let second = says(
         "b",
-        [instance("w", "10.0.0.1:80", 1), instance("x", "10.0.0.2:80", 1)],
+        [
+            instance("w", "10.0.0.1:80", 1),
+            instance("x", "10.0.0.2:80", 1),
+        ],
     );
     let statements = [first, second];
     let merged = merge(&statements);
@@ -146,9 +155,9 @@ fn model(statements: &[Statement]) -> BTreeMap<InstanceId, Vec<(usize, InstanceI
     for (rank, statement) in statements.iter().enumerate() {
         let mut left: Vec<_> = statement.instances.iter().collect();
         left.retain(|said| {
-            let own = found.iter_mut().find(|(founder, _, parts)| {
-                *founder < rank && parts[0].1 == said.id
-            });
+            let own = found
+                .iter_mut()
+                .find(|(founder, _, parts)| *founder < rank && parts[0].1 == said.id);
             own.map(|(_, _, parts)| parts.push((rank, said.id.clone())))
                 .is_none()
         });
@@ -163,7 +172,9 @@ fn model(statements: &[Statement]) -> BTreeMap<InstanceId, Vec<(usize, InstanceI
             }
         }
     }
-    let keyed = found.into_iter().map(|(_, _, parts)| (parts[0].1.clone(), parts));
+    let keyed = found
+        .into_iter()
+        .map(|(_, _, parts)| (parts[0].1.clone(), parts));
     keyed.collect()
 }
 

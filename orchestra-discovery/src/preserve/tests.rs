@@ -58,12 +58,26 @@ fn ends_when_enough_are_back_and_releases_the_rest() {
     for key in 0..7 {
         leases.settle(&key);
     }
-    // Three of twenty: exactly 15 %.
-    let left = leases.judge(17, at(1));
+    // Three of twenty: exactly 15 %, but they may be on their way.
+    assert_eq!(leases.judge(17, at(59)), None);
+    let left = leases.judge(17, at(60));
     let released = vec![7, 8, 9];
     let end = End::Recovered;
     assert_eq!(left, Some(Transition::Left { end, released }));
     assert!(!leases.is_holding() && !leases.remembers(&7));
+}
+
+#[test]
+fn ends_at_once_when_all_are_back() {
+    let mut leases = lapsed(10, at(0));
+    leases.judge(10, at(0));
+    for key in 0..10 {
+        assert_eq!(leases.judge(10, at(1)), None);
+        leases.settle(&key);
+    }
+    let (end, released) = (End::Recovered, vec![]);
+    let left = leases.judge(20, at(1));
+    assert_eq!(left, Some(Transition::Left { end, released }));
 }
 
 #[test]
@@ -76,7 +90,9 @@ fn ends_when_the_source_has_confirmed_in_five_windows() {
     }
     leases.confirm(at(300));
     let left = leases.judge(0, at(300)).unwrap();
-    assert!(matches!(left, Transition::Left { end: End::Confirmed, released } if released.len() == 10));
+    assert!(
+        matches!(left, Transition::Left { end: End::Confirmed, released } if released.len() == 10)
+    );
 }
 
 #[test]
@@ -87,7 +103,9 @@ fn never_lasts_longer_than_the_longest_hold() {
     leases.lapse(10, at(899));
     assert_eq!(leases.judge(0, at(899)), None);
     let left = leases.judge(0, at(900)).unwrap();
-    assert!(matches!(left, Transition::Left { end: End::TimedOut, released } if released.len() == 11));
+    assert!(
+        matches!(left, Transition::Left { end: End::TimedOut, released } if released.len() == 11)
+    );
 }
 
 #[derive(Debug, Clone)]
@@ -122,14 +140,17 @@ impl Model {
             None => None,
             Some((since, confirmed)) => {
                 let end = match () {
-                    () if !mass => End::Recovered,
+                    () if count == 0 || !mass && now >= *since + WINDOW => End::Recovered,
                     () if confirmed.len() >= 5 => End::Confirmed,
                     () if now >= *since + Duration::from_secs(900) => End::TimedOut,
                     () => return None,
                 };
                 self.held = None;
                 self.lapses.clear();
-                Some(Transition::Left { end, released: keys })
+                Some(Transition::Left {
+                    end,
+                    released: keys,
+                })
             }
         }
     }
