@@ -282,10 +282,16 @@ impl Merged<'_> {
         let mut stated = self.0.iter().rev().map(|(_, instance)| &instance.labels);
         let last = stated.next().cloned().unwrap_or_default();
         stated.fold(last, |united, labels| {
-            labels.iter().fold(united, |united, (key, value)| {
-                // They were checked when they were made.
-                united.clone().with(key, value).unwrap_or(united)
-            })
+            let mut pairs = labels.iter();
+            // They were checked when they were made, so the first ones stay only in theory.
+            let all = pairs.try_fold(united.clone(), |united, (key, value)| {
+                if united.value(key) == Some(value) {
+                    Ok(united)
+                } else {
+                    united.with(key, value)
+                }
+            });
+            all.unwrap_or(united)
         })
     }
 }

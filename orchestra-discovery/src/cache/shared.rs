@@ -104,11 +104,7 @@ impl Shared {
         if state.closed {
             return Err(closed());
         }
-        let ensured = state.table.ensure(service);
-        let (new, evicted) = match ensured {
-            Ok(ensured) => ensured,
-            Err(error) => return Err(error),
-        };
+        let (new, evicted) = state.table.ensure(service)?;
         let old = evicted.and_then(|evicted| state.tasks.remove(&evicted));
         if new {
             #[cfg(feature = "serde")]

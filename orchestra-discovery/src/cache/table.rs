@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+#[cfg(feature = "serde")]
 use std::time::Duration;
 
 use orchestra_core::{InstanceId, Monotonic, ServiceName};
@@ -49,6 +50,7 @@ pub(super) struct Table {
     uses: u64,
     events: Vec<Event>,
     /// Since when there is something that the file lacks.
+    #[cfg(feature = "serde")]
     pub(super) dirty: Option<Monotonic>,
 }
 
@@ -61,6 +63,7 @@ impl Table {
             entries: HashMap::new(),
             uses: 0,
             events: Vec::new(),
+            #[cfg(feature = "serde")]
             dirty: None,
         }
     }
@@ -413,6 +416,7 @@ impl Table {
             let scope = Scope::Service(service.clone());
             entry.published = Arc::new(Snapshot::new(scope, next, members));
             entry.log.push(next, changes);
+            #[cfg(feature = "serde")]
             self.dirty.get_or_insert(now);
         }
         let depth = entry.depth(&self.upstreams, &limits, now);

@@ -187,7 +187,7 @@ impl View {
         let same = same_as(&back.id, &endpoint);
         let listed = &self.listed;
         self.muted
-            .retain(|id, _| !listed.get(id).is_some_and(|held| same(held)));
+            .retain(|id, _| !listed.get(id).is_some_and(&same));
     }
 
     pub(super) fn is_muting(&self) -> bool {

@@ -149,9 +149,11 @@ fn statements() -> impl Strategy<Value = Vec<Statement>> {
     })
 }
 
+type Parts = Vec<(usize, InstanceId)>;
+
 /// The rules as they are written, by search alone.
-fn model(statements: &[Statement]) -> BTreeMap<InstanceId, Vec<(usize, InstanceId)>> {
-    let mut found: Vec<(usize, Endpoint, Vec<(usize, InstanceId)>)> = Vec::new();
+fn model(statements: &[Statement]) -> BTreeMap<InstanceId, Parts> {
+    let mut found: Vec<(usize, Endpoint, Parts)> = Vec::new();
     for (rank, statement) in statements.iter().enumerate() {
         let mut left: Vec<_> = statement.instances.iter().collect();
         left.retain(|said| {
