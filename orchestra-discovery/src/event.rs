@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use orchestra_core::{InstanceId, Listener, ServiceName, Silent};
 
+use crate::cache::Freshness;
 use crate::error::ErrorKind;
 use crate::health::Health;
 use crate::instance::{Incarnation, Instance};
 use crate::outlier;
 use crate::resolver::NoCandidate;
+use crate::preserve::End;
 use crate::source::{Removal, Revision};
 
 /// Something that a registry or a driver of this crate did or noticed.
@@ -114,6 +116,96 @@ pub enum Event {
     SourceRecovered {
         /// The service.
         service: ServiceName,
+    },
+    /// A cache answered at once; told only if asked for.
+    CacheHit {
+        /// The service.
+        service: ServiceName,
+        /// How good the answer is.
+        freshness: Freshness,
+    },
+    /// A cache was asked for a service that it does not know.
+    CacheMiss {
+        /// The service.
+        service: ServiceName,
+    },
+    /// A cache serves something that is not fresh; told when that changes, not with every answer.
+    StaleServed {
+        /// The service.
+        service: ServiceName,
+        /// How good the answer is.
+        freshness: Freshness,
+        /// How old it is.
+        age: Duration,
+    },
+    /// One of the sources of a cache failed; what it said last stays in use.
+    UpstreamFailed {
+        /// The service.
+        service: ServiceName,
+        /// The name of the source.
+        source: Arc<str>,
+        /// How it failed.
+        kind: ErrorKind,
+        /// The error as text.
+        message: String,
+        /// How many failures in a row.
+        failures: u32,
+    },
+    /// A source of a cache that had failed answers again.
+    UpstreamRecovered {
+        /// The service.
+        service: ServiceName,
+        /// The name of the source.
+        source: Arc<str>,
+    },
+    /// Very many leases lapsed together and are held.
+    PreservationEntered {
+        /// The name of the source.
+        source: Arc<str>,
+        /// The service, or `None` if the leases of the whole source are meant.
+        service: Option<ServiceName>,
+        /// How many leases are held.
+        held: usize,
+    },
+    /// Leases are held no longer.
+    PreservationLeft {
+        /// The name of the source.
+        source: Arc<str>,
+        /// The service, or `None` if the leases of the whole source are meant.
+        service: Option<ServiceName>,
+        /// Why.
+        end: End,
+        /// How many lapse now.
+        released: usize,
+    },
+    /// A source says that a service with members has none; believed when it says so again.
+    EmptyUnconfirmed {
+        /// The service.
+        service: ServiceName,
+        /// The name of the source.
+        source: Arc<str>,
+    },
+    /// A cache will say for a while that a service has no members.
+    NegativeCached {
+        /// The service.
+        service: ServiceName,
+        /// For how long at most without a watch.
+        ttl: Duration,
+    },
+    /// A cache starts with what its file says.
+    DiskLoaded {
+        /// How many services there are in it.
+        services: usize,
+    },
+    /// A cache does not use its file, or a part of it.
+    DiskIgnored {
+        /// Why.
+        reason: String,
+    },
+    /// A cache could not write its file.
+    DiskFailed {
+        /// Why.
+        reason: String,
     },
     /// Health checks changed their verdict.
     HealthChanged {

@@ -2,6 +2,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod balance;
+pub mod cache;
+pub mod coalesce;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
@@ -16,6 +18,8 @@ pub mod heartbeat;
 pub mod instance;
 pub mod locality;
 pub mod outlier;
+pub mod merge;
+pub mod preserve;
 pub mod priority;
 pub mod registry;
 pub mod reported;
@@ -35,6 +39,7 @@ mod task;
 mod weights;
 
 pub use balance::{Balancer, Candidates, P2c, PoolMembers, Prepared, RoundRobin, Weighted};
+pub use cache::Cache;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use follow::Follow;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use orchestra_core::{InstanceId, ServiceName};
 use orchestra_discovery::{
     Capabilities, Error, ErrorKind, Event, Lease, MemoryRegistry, Override, Registration, Registry,
-    Revision, Scope, Snapshot, Source, Status, Watch,
+    Revision, Scope, Snapshot, Source, Status, Watch, WatchEvent, WatchStream,
 };
 use parking_lot::Mutex;
 
@@ -210,4 +210,123 @@ pub(crate) fn heard() -> (Heard, Arc<dyn orchestra_core::Listener<Event>>) {
         heard,
         Arc::new(move |event: &Event| sink.lock().push(event.clone())),
     )
+}
+
+/// What a [`Moody`] source is like at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Up,
+    /// Every call fails, and every watch.
+    Refusing,
+    /// Nothing ever comes back.
+    Hanging,
+    /// Says that there is nobody, and its watches are silent.
+    Blank,
+}
+
+/// A registry whose read side has moods, loses its memory when told so, and counts what it is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Moody {
+    inner: Arc<Mutex<MemoryRegistry>>,
+    mood: tokio::sync::watch::Sender<(Mood, u32)>,
+    pub(crate) snapshots: Arc<Mutex<u32>>,
+    pub(crate) watches: Arc<Mutex<u32>>,
+}
+
+impl Moody {
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: Arc::default(),
+            mood: tokio::sync::watch::Sender::new((Mood::Up, 0)),
+            snapshots: Arc::default(),
+            watches: Arc::default(),
+        }
+    }
+
+    pub(crate) fn registry(&self) -> MemoryRegistry {
+        self.inner.lock().clone()
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
+        self.mood.send_modify(|now| now.0 = mood);
+    }
+
+    pub(crate) fn mood(&self) -> Mood {
+        self.mood.borrow().0
+    }
+
+    /// Another registry is there in its place; watches of the old one fail.
+    pub(crate) fn replace(&self, registry: MemoryRegistry) {
+        *self.inner.lock() = registry;
+        self.mood.send_modify(|now| now.1 += 1);
+    }
+
+    pub(crate) fn asked(&self) -> u32 {
+        *self.snapshots.lock()
+    }
+
+    async fn yielding(&self) -> Result<(), Error> {
+        let mood = self.mood.borrow().0;
+        match mood {
+            Mood::Up | Mood::Blank => Ok(()),
+            Mood::Refusing => Err(Error::new(ErrorKind::Unavailable, "refused")),
+            Mood::Hanging => std::future::pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Moody {
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, Error> {
+        *self.snapshots.lock() += 1;
+        self.yielding().await?;
+        let snapshot = self.registry().snapshot(scope).await?;
+        if self.mood.borrow().0 == Mood::Blank {
+            return Ok(Snapshot::new(scope.clone(), snapshot.revision(), vec![]));
+        }
+        Ok(snapshot)
+    }
+
+    async fn watch(&self, scope: &Scope, after: Revision) -> Result<Watch, Error> {
+        *self.watches.lock() += 1;
+        self.yielding().await?;
+        let life = self.mood.borrow().1;
+        Ok(Watch::new(MoodyWatch {
+            inner: self.registry().watch(scope, after).await?,
+            mood: self.mood.subscribe(),
+            life,
+        }))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.registry().capabilities()
+    }
+}
+
+struct MoodyWatch {
+    inner: Watch,
+    mood: tokio::sync::watch::Receiver<(Mood, u32)>,
+    life: u32,
+}
+
+#[async_trait]
+impl WatchStream for MoodyWatch {
+    async fn next(&mut self) -> Result<WatchEvent, Error> {
+        loop {
+            let (mood, life) = *self.mood.borrow_and_update();
+            if mood == Mood::Refusing || life != self.life {
+                return Err(Error::new(ErrorKind::Unavailable, "cut off"));
+            }
+            tokio::select! {
+                event = self.inner.next(), if mood == Mood::Up => return event,
+                changed = self.mood.changed() => if changed.is_err() {
+                    return Err(Error::new(ErrorKind::Closed, "gone"));
+                }
+            }
+        }
+    }
+
+    fn revision(&self) -> Revision {
+        self.inner.revision()
+    }
 }

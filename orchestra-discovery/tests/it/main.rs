@@ -5,6 +5,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod cache;
+mod cache_simulation;
 mod common;
 #[cfg(feature = "test-util")]
 mod conformance;

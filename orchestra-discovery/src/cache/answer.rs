@@ -1,0 +1,37 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::freshness::Freshness;
+use crate::source::Snapshot;
+
+/// The members of a service, and how good that is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The members, at the revision of the last change.
+    pub snapshot: Arc<Snapshot>,
+    /// That of the worst source whose members are among them.
+    pub freshness: Freshness,
+    /// The greatest age among these sources; zero while all of them are watched.
+    pub age: Duration,
+    /// Every source, in the order of precedence, those that were not asked included.
+    pub sources: Vec<SourceReport>,
+}
+
+/// What one source contributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SourceReport {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How far it can be trusted; `None` if it has never answered, or was not asked.
+    pub freshness: Option<Freshness>,
+    /// How old its data is.
+    pub age: Duration,
+    /// How many instances are served because of it.
+    pub instances: usize,
+    /// How often it failed in a row.
+    pub failures: u32,
+    /// How it failed last.
+    pub error: Option<String>,
+}
