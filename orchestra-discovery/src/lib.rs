@@ -34,7 +34,10 @@ mod slab;
 mod task;
 mod weights;
 
-pub use balance::{Balancer, Candidates, P2c, PoolMembers, Prepared, RoundRobin, Weighted};
+pub use balance::{
+    Balancer, Candidates, KetamaHash, LeastRequest, MaglevHash, P2c, PoolMembers, Prepared, Random,
+    RendezvousHash, RingHash, RoundRobin, SmoothRoundRobin, Weighted,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;
 pub use follow::Follow;

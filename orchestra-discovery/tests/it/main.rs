@@ -5,6 +5,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod balancers;
 mod common;
 #[cfg(feature = "test-util")]
 mod conformance;
