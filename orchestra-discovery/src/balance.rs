@@ -1,11 +1,29 @@
 //! Which of the candidates gets the next call.
 
+mod edf;
+mod hashed;
+mod kept;
+mod ketama;
+mod least_request;
+mod maglev;
 mod p2c;
+mod random;
+mod rendezvous;
+mod ring;
 mod round_robin;
+mod smooth;
+mod total;
 mod weighted;
 
+pub use ketama::KetamaHash;
+pub use least_request::LeastRequest;
+pub use maglev::MaglevHash;
 pub use p2c::P2c;
+pub use random::Random;
+pub use rendezvous::RendezvousHash;
+pub use ring::RingHash;
 pub use round_robin::RoundRobin;
+pub use smooth::SmoothRoundRobin;
 pub use weighted::Weighted;
 
 use std::any::Any;
@@ -131,6 +149,21 @@ impl<'a> PoolMembers<'a> {
     pub fn instance(&self, index: usize) -> Option<&'a Instance> {
         let member = self.members.member(*self.pool.slots.get(index)?)?;
         Some(&member.instance)
+    }
+
+    /// What the member at each index is known by as long as it stays under the same incarnation.
+    fn identities(&self) -> Box<[u64]> {
+        let identity = |&slot: &u32| {
+            let member = self.members.member(slot);
+            let generation = member.map_or(0, |member| member.generation);
+            u64::from(slot) << 32 | u64::from(generation)
+        };
+        self.pool.slots.iter().map(identity).collect()
+    }
+
+    /// Whether all have the same weight.
+    pub fn is_uniform(&self) -> bool {
+        matches!(self.pool.weights, crate::weights::Weights::Equal(_))
     }
 
     /// Its weight, which is not zero, as [`Candidates::weight`] gives it.

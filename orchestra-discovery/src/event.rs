@@ -11,8 +11,8 @@ use crate::error::ErrorKind;
 use crate::health::Health;
 use crate::instance::{Incarnation, Instance};
 use crate::outlier;
-use crate::resolver::NoCandidate;
 use crate::preserve::End;
+use crate::resolver::NoCandidate;
 use crate::source::{Removal, Revision};
 
 /// Something that a registry or a driver of this crate did or noticed.

@@ -17,8 +17,8 @@ pub mod health;
 pub mod heartbeat;
 pub mod instance;
 pub mod locality;
-pub mod outlier;
 pub mod merge;
+pub mod outlier;
 pub mod preserve;
 pub mod priority;
 pub mod registry;
@@ -38,7 +38,10 @@ mod slab;
 mod task;
 mod weights;
 
-pub use balance::{Balancer, Candidates, P2c, PoolMembers, Prepared, RoundRobin, Weighted};
+pub use balance::{
+    Balancer, Candidates, KetamaHash, LeastRequest, MaglevHash, P2c, PoolMembers, Prepared, Random,
+    RendezvousHash, RingHash, RoundRobin, SmoothRoundRobin, Weighted,
+};
 pub use cache::Cache;
 pub use error::{Error, ErrorKind, Result};
 pub use event::Event;

@@ -429,7 +429,9 @@ impl Shared {
         {
             return (Ok(choice), Way::Trial);
         }
-        let pool = view.plan(context).and_then(|plan| plan.pool(context.draw));
+        let pool = view
+            .plan(context)
+            .and_then(|plan| plan.pool(context.hash.unwrap_or(context.draw)));
         let Some(pool) = pool else {
             let none = NoCandidate::new(&self.service, view, context, refused);
             return (Err(none), Way::Nobody);

@@ -87,6 +87,15 @@ impl Balancer for P2c {
         let kept = before.filter(|before| before.is::<Typical>());
         Some(kept.unwrap_or_else(|| Arc::new(Typical::default())))
     }
+
+    fn cost(
+        &self,
+        candidates: &Candidates<'_>,
+        index: usize,
+        context: &PickContext<'_>,
+    ) -> Option<f64> {
+        Some(f64::from(Offer::of(candidates, index, context.now).cost))
+    }
 }
 
 /// The best of this one and a few more.

@@ -59,6 +59,25 @@ impl<'a> Walk<'a> {
         Self::new(Steps::Slots(Slots { after, before }), nodes)
     }
 
+    /// The first node that is `open`, looked for without memory of those met before; it gives up after so many steps.
+    pub(crate) fn find_open(mut self, steps: usize, open: impl Fn(usize) -> bool) -> Option<usize> {
+        for _ in 0..steps {
+            let node = self.step()?;
+            if open(node) {
+                return Some(node);
+            }
+        }
+        None
+    }
+
+    fn step(&mut self) -> Option<usize> {
+        match &mut self.steps {
+            Steps::Ring(around) => around.next(),
+            Steps::Ketama(around) => around.next(),
+            Steps::Slots(slots) => slots.next(),
+        }
+    }
+
     /// Whether this node was not given yet.
     fn is_new(&mut self, node: usize) -> bool {
         if self.seen.is_empty() {
@@ -88,11 +107,7 @@ impl Iterator for Walk<'_> {
 
     fn next(&mut self) -> Option<usize> {
         loop {
-            let node = match &mut self.steps {
-                Steps::Ring(around) => around.next(),
-                Steps::Ketama(around) => around.next(),
-                Steps::Slots(slots) => slots.next(),
-            }?;
+            let node = self.step()?;
             if self.is_new(node) {
                 return Some(node);
             }

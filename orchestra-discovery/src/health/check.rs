@@ -225,6 +225,13 @@ impl Driver {
         };
         let reason = verdict.reason().unwrap_or_default();
         self.tell(&running.instance, found.health, found.is_new, reason);
+        if verdict == Verdict::Pass && found.health == Health::Healthy {
+            // Old news for its health, and perhaps the end of an ejection.
+            let Instance {
+                id, incarnation, ..
+            } = &*running.instance;
+            self.resolver.check_passed(id, *incarnation);
+        }
         if let Some(until) = found.suppressed {
             self.suppressed(&running.instance, until.since(now));
         }

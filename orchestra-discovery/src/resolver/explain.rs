@@ -171,7 +171,7 @@ impl Shared {
         context: &PickContext<'_>,
     ) -> (Result<Choice, NoCandidate>, Explanation) {
         let plan = view.plan(context);
-        let pool = plan.and_then(|plan| plan.pool(context.draw));
+        let pool = plan.and_then(|plan| plan.pool(context.hash.unwrap_or(context.draw)));
         let fates = self.writer.lock().fates(&self.config);
         let mut members: Vec<_> = view
             .all()

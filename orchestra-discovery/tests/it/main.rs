@@ -5,6 +5,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod balancers;
 mod cache;
 mod cache_simulation;
 mod common;
