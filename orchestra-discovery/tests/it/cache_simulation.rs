@@ -110,9 +110,10 @@ impl World {
         let before = self.registry.registry().snapshot(&scope()).await.unwrap();
         let mut clock = memory::Config::default();
         let start = clock.start.as_u64();
-        clock.start = match self.rng.bool() {
-            true => Revision::new(start + (1 << 40)),
-            false => Revision::new(start - (3_600_000 << 20)),
+        clock.start = if self.rng.bool() {
+            Revision::new(start + (1 << 40))
+        } else {
+            Revision::new(start - (3_600_000 << 20))
         };
         let heir = MemoryRegistry::new(clock);
         self.leases.clear();
@@ -186,7 +187,10 @@ impl World {
             Statement::new("registry", registry.instances().to_vec()),
             Statement::new("dns", dns.instances().to_vec()).without_leases(),
         ];
-        let expected: Vec<_> = merge(&statements).iter().map(|it| it.instance()).collect();
+        let expected: Vec<_> = merge(&statements)
+            .iter()
+            .map(orchestra_discovery::merge::Merged::instance)
+            .collect();
         assert_eq!(self.mirror.instances(), expected, "{:?}", self.trail);
     }
 }
