@@ -65,6 +65,11 @@ pub const PARTIAL: Case = Case {
 pub const ALL: [Case; 5] = [HOMOGENEOUS, SLOW_TENTH, FAILS_FAST, DEAD, PARTIAL];
 
 impl Case {
+    /// Whether there are servers whose share of the calls tells something.
+    pub fn has_faulty(&self) -> bool {
+        self.faulty > 0
+    }
+
     pub fn is_faulty(&self, server: usize) -> bool {
         (FIRST_FAULTY..FIRST_FAULTY + self.faulty).contains(&server)
     }

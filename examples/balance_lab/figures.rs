@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::case::{Case, Pace};
 
 /// Calls are counted by windows of this length.
-pub const WINDOW: Duration = Duration::from_millis(500);
+const WINDOW: Duration = Duration::from_millis(500);
 /// A share counts as regained if it is kept for so many windows on average.
 const KEPT: usize = 4;
 /// The part of its fair share with which a repaired server counts as back.
@@ -47,11 +47,11 @@ impl Figures {
         self.took.sort_unstable();
     }
 
-    /// The time in milliseconds within which this part of the calls ended.
+    /// The time in milliseconds within which this part of the calls ended; infinite if there were none.
     pub fn quantile(&self, part: f64) -> f64 {
         let rank = (part * self.took.len() as f64).ceil() as usize;
         let found = self.took.get(rank.max(1) - 1);
-        found.map_or(f64::NAN, |&micros| f64::from(micros) / 1e3)
+        found.map_or(f64::INFINITY, |&micros| f64::from(micros) / 1e3)
     }
 
     pub fn error_share(&self) -> f64 {
@@ -70,11 +70,6 @@ impl Figures {
         let least = BACK * case.fair_share();
         let found = since.windows(KEPT).position(|kept| share(kept) >= least)?;
         Some(found as f64 * WINDOW.as_secs_f64())
-    }
-
-    /// The share of the faulty in each window of the run.
-    pub fn shares(&self) -> impl Iterator<Item = f64> {
-        self.windows.iter().map(|window| share(&[*window]))
     }
 }
 

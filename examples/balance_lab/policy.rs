@@ -1,11 +1,9 @@
-//! The balancers that are compared, each in a resolver that is otherwise as it is by default.
+//! The balancers of the crate that are compared, each in a resolver that is otherwise as it is by default.
 
 use std::sync::Arc;
 
 use orchestra::discovery::resolver::Config;
-use orchestra::discovery::{
-    Balancer, Candidates, PickContext, RoundRobin, Weighted, outlier,
-};
+use orchestra::discovery::{RoundRobin, Weighted, outlier};
 
 /// How a resolver is made: different clients start at different places.
 #[derive(Debug, Clone, Copy)]
@@ -14,12 +12,13 @@ pub struct Policy {
     config: fn(start: u64) -> Config,
 }
 
+/// The one that has to meet the targets.
 pub const DEFAULT: Policy = Policy {
     name: "default (p2c)",
     config: |_| Config::default(),
 };
 
-pub const ALL: [Policy; 6] = [
+pub const ALL: [Policy; 5] = [
     DEFAULT,
     Policy {
         name: "p2c, nobody ejected",
@@ -41,30 +40,11 @@ pub const ALL: [Policy; 6] = [
         name: "weighted",
         config: |start| Config::default().balancer(Arc::new(Weighted::starting_at(start))),
     },
-    Policy {
-        name: "random",
-        config: |_| Config::default().balancer(Arc::new(Random)),
-    },
 ];
 
 impl Policy {
     /// The configuration of one client's resolver.
     pub fn config(&self, seed: u64) -> Config {
         (self.config)(seed).seed(seed)
-    }
-}
-
-/// By chance alone, as a balancer of one's own.
-#[derive(Debug)]
-struct Random;
-
-impl Balancer for Random {
-    fn choose(&self, candidates: &Candidates<'_>, context: &PickContext<'_>) -> Option<usize> {
-        let drawn = candidates.sample(context.draw)?;
-        if candidates.is_open(drawn) {
-            Some(drawn)
-        } else {
-            candidates.sample_open(context.draw)
-        }
     }
 }

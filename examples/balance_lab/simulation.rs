@@ -31,7 +31,7 @@ pub struct Setup {
     pub policy: Policy,
     pub pace: Pace,
     pub seed: u64,
-    pub clients: usize,
+    pub clients: u16,
 }
 
 /// A call under way.
