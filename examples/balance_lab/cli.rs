@@ -13,10 +13,10 @@ const SEEDS: u32 = 3;
 #[derive(Debug, Clone, Parser)]
 #[command(version, about)]
 pub struct Arguments {
-    /// Shorter runs, and one seed unless `--seeds` is given.
+    /// Shorter runs, and fewer of them.
     #[arg(long)]
     pub quick: bool,
-    /// Runs of each policy and case, each from a seed of its own [default: 3].
+    /// Runs of each policy and case, each from a seed of its own [default: 3, quick: 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     seeds: Option<u32>,
     /// The first seed: the same seeds give the same figures.
