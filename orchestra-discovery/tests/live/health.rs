@@ -8,7 +8,7 @@ use std::time::Duration;
 use orchestra_core::Monotonic;
 use orchestra_discovery::{
     GrpcProbe, HealthCheck, Incarnation, Instance, PickContext, Probe, Resolver, Revision, Scope,
-    Snapshot, Verdict, health, resolver,
+    Snapshot, Verdict, health, priority, resolver,
 };
 use orchestra_testkit::Process;
 use tokio::io::AsyncWriteExt;
@@ -114,7 +114,11 @@ async fn grpc_probe_agrees_with_the_servicer_of_grpcio() {
 async fn checker_follows_the_servicer_through_a_change_a_pause_and_a_restart() {
     let mut servicer = Servicer::start([0, 0]).await;
     let ports = servicer.ports;
-    let payments = Resolver::new("payments".parse().unwrap(), resolver::Config::default());
+    // Its only member is down: in panic it would be called all the same.
+    let mut calm = priority::Config::default();
+    calm.panic_threshold = 0;
+    let config = resolver::Config::default().priorities(calm);
+    let payments = Resolver::new("payments".parse().unwrap(), config);
     let members = vec![Arc::new(instance(ports[0]))];
     let scope = Scope::Service("payments".parse().unwrap());
     payments.apply(&Snapshot::new(scope, Revision::new(1), members));
