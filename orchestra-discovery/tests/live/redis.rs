@@ -77,7 +77,7 @@ async fn changes_end_in_the_same_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watchers_hear_in_time() {
+async fn watchers_hear_within_50_milliseconds() {
     common::watchers_hear_in_time("redis", Arc::new(shared(config()))).await;
 }
 
