@@ -34,6 +34,7 @@
 //! Redis 5 or later is needed.
 
 mod line;
+mod record;
 mod reply;
 mod script;
 mod watch;
@@ -49,7 +50,8 @@ use orchestra_core::{Endpoint, InstanceId, ServiceName};
 use self::line::Client;
 use self::reply::Outcome;
 use self::watch::RedisWatch;
-use super::{Lease, Registry, record};
+use super::record::{check, lost, replaced};
+use super::{Lease, Registry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Incarnation, Override, Registration, Status};
 use crate::source::{Capabilities, Revision, Scope, Snapshot, Source, Watch};
@@ -164,8 +166,8 @@ impl RedisRegistry {
         arguments.extend(rest);
         match Outcome::parse(&self.0.call(script, &arguments).await?)? {
             Outcome::Done(_) => Ok(()),
-            Outcome::Lost => Err(record::lost(lease)),
-            Outcome::Replaced(by) => Err(record::replaced(lease, by)),
+            Outcome::Lost => Err(lost(lease)),
+            Outcome::Replaced(by) => Err(replaced(lease, by)),
             Outcome::Full(what) => Err(Error::new(ErrorKind::Full, what)),
         }
     }
@@ -202,7 +204,7 @@ impl Source for RedisRegistry {
 impl Registry for RedisRegistry {
     async fn register(&self, registration: Registration) -> Result<Lease> {
         let config = &self.0.config;
-        record::check(&registration, config.max_ttl)?;
+        check(&registration, config.max_ttl)?;
         let text = record::encode(&registration)?;
         let Registration {
             service,

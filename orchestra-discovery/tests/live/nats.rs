@@ -275,6 +275,25 @@ async fn removal_that_is_remembered_no_longer_says_resync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn watch_that_does_not_keep_up_says_resync() {
+    let registry = shared_as("behind").await;
+    let (_, mut watch) = watch_from_now(&registry).await;
+    let waiting = tokio::time::timeout(Duration::from_millis(300), watch.next()).await;
+    assert!(waiting.is_err());
+    // More than the client reads ahead, and more of one key than is remembered.
+    let client = async_nats::connect(variable("ORCH_TEST_NATS"))
+        .await
+        .unwrap();
+    let context = jetstream::new(client);
+    let subject = format!("$KV.{}-behind.o.live.i", std::process::id());
+    for _ in 0..3_000 {
+        let stored = context.publish(subject.clone(), "null".into()).await;
+        stored.unwrap().await.unwrap();
+    }
+    assert_eq!(common::next(&mut watch).await, WatchEvent::Resync);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn registrations_at_the_same_time_leave_one_holder() {
     for _ in 0..5 {
         let registry = Arc::new(shared(config()));

@@ -191,10 +191,12 @@ impl Client {
 
     async fn open(&self) -> Result<Line> {
         let changes = self.changes.clone();
+        // Every call is bounded by ours; the library's own limit comes later, and not as a timeout everywhere.
+        let limit = self.config.timeout.saturating_mul(2);
         let options = ConnectOptions::new()
             .name("orchestra-discovery")
             .connection_timeout(self.config.timeout)
-            .request_timeout(Some(self.config.timeout))
+            .request_timeout(Some(limit))
             .reconnect_delay_callback(|attempts| {
                 let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
                 (Duration::from_millis(50) * attempts.min(40)).max(Duration::from_millis(1))
@@ -242,7 +244,7 @@ impl Client {
 
     async fn streams(&self, client: &async_nats::Client) -> Result<(Context, Stream, Stream)> {
         let mut context = async_nats::jetstream::new(client.clone());
-        context.set_timeout(self.config.timeout);
+        context.set_timeout(self.config.timeout.saturating_mul(2));
         let mut log = self.bucket("");
         log.max_messages_per_subject = self.config.max_changes_per_key.into();
         let mut leases = self.bucket("-leases");

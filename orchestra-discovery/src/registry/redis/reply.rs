@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::record;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Incarnation, Instance};
-use crate::registry::record;
 use crate::source::{Change, Removal, RemovalReason, Revision, Scope, Snapshot};
 
 pub(super) type Answer = Vec<Vec<u8>>;
