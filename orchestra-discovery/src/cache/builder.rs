@@ -136,11 +136,10 @@ impl Builder {
         let disk = self
             .disk
             .map(|(path, options)| Disk::open(path, options, &self.config, &self.events));
+        let kept: Option<()> = None;
         #[cfg(feature = "serde")]
-        let kept = disk.is_some();
-        #[cfg(not(feature = "serde"))]
-        let kept = false;
-        if !kept {
+        let kept = kept.or_else(|| disk.is_some().then_some(()));
+        if kept.is_none() {
             self.config.limits.last_good = Duration::ZERO;
         }
         let upstreams = self.feeds.iter().map(|feed| {

@@ -24,7 +24,8 @@ const COUNT: u64 = u32::MAX as u64;
 impl Claim {
     /// The next owner; calls of the one before count no more.
     pub(super) fn take(&self, generation: u32) {
-        self.0.store(u64::from(generation) << 32, Ordering::Release);
+        // A swap and no store: it takes its place in the one order of all begins and ends.
+        let _former = self.0.swap(u64::from(generation) << 32, Ordering::AcqRel);
     }
 
     #[expect(
