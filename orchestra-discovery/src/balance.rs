@@ -19,6 +19,7 @@ pub use ketama::KetamaHash;
 pub use least_request::LeastRequest;
 pub use maglev::MaglevHash;
 pub use p2c::P2c;
+pub(crate) use p2c::Typical;
 pub use random::Random;
 pub use rendezvous::RendezvousHash;
 pub use ring::RingHash;
@@ -28,6 +29,7 @@ pub use weighted::Weighted;
 
 use std::any::Any;
 use std::fmt;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,6 +194,7 @@ pub struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
+    #[inline]
     pub(crate) fn new(
         (slab, follow): (&'a Slab, Follow),
         (view, pool): (&'a View, &'a Pool),
@@ -209,6 +212,7 @@ impl<'a> Candidates<'a> {
         }
     }
 
+    #[inline]
     fn member(&self, index: usize) -> Option<&'a Member> {
         self.view.member_of(self.pool, index)
     }
@@ -234,8 +238,23 @@ impl<'a> Candidates<'a> {
     }
 
     /// What the balancer [prepared](Balancer::prepare) for this pool.
+    #[inline]
     pub fn prepared<T: Any + Send + Sync>(&self) -> Option<&'a T> {
         self.pool.prepared.as_deref()?.downcast_ref()
+    }
+
+    /// Reads what admitting a call to it will need, so that what is far away comes in while others are compared.
+    #[inline]
+    pub(crate) fn touch(&self, index: usize) {
+        if let Some(member) = self.member(index) {
+            black_box(Arc::strong_count(&member.instance));
+        }
+    }
+
+    /// The typical price of [`P2c`], if this is its pool.
+    #[inline]
+    pub(crate) fn typical(&self) -> Option<&'a Typical> {
+        self.pool.typical.as_deref()
     }
 
     /// Whether it may be chosen for this call.
@@ -347,11 +366,16 @@ impl<'a> Candidates<'a> {
 
     /// One that is open by a draw: by its weight, or a neighbour where many are closed.
     #[inline]
-    pub(crate) fn draw_open(&self, mut draw: u64) -> Option<usize> {
-        let mut index = self.sample(draw)?;
+    pub(crate) fn draw_open(&self, draw: u64) -> Option<usize> {
+        let index = self.sample(draw)?;
         if self.all_open {
             return Some(index);
         }
+        self.open_near(index, draw)
+    }
+
+    #[cold]
+    fn open_near(&self, mut index: usize, mut draw: u64) -> Option<usize> {
         for _ in 0..REDRAWS {
             if self.is_open(index) {
                 return Some(index);

@@ -16,6 +16,7 @@ mod completion;
 mod config;
 mod explain;
 mod log;
+mod pick;
 pub(crate) mod plan;
 pub(crate) mod view;
 mod writer;
@@ -39,12 +40,9 @@ use orchestra_core::{InstanceId, Monotonic, Outcome, ServiceName};
 use parking_lot::Mutex;
 
 use self::log::{Record, Settled};
-use self::plan::{Plan, Pool, mixed};
-use self::view::{Census, Member, Refused, View};
+use self::view::{Census, View};
 use self::writer::{Membership, Writer};
-use crate::balance::Candidates;
 use crate::event::Event;
-use crate::gate::Refusal;
 use crate::health::Health;
 use crate::instance::{Incarnation, Instance};
 use crate::outlier::{Detector, Effect, Report, Trigger};
@@ -108,8 +106,9 @@ impl Effects {
         }
     }
 
-    fn of(&self, report: Report) -> &Effect {
-        let [success, error, gateway, connected, failed, timed_out] = &self.0;
+    #[inline]
+    fn of(&self, report: Report) -> Effect {
+        let [success, error, gateway, connected, failed, timed_out] = self.0;
         match report {
             Report::Success => success,
             Report::Error => error,
@@ -257,17 +256,21 @@ impl Resolver {
     }
 
     /// Picks an instance for one call, which the returned guard settles.
-    pub fn pick(&self, context: &PickContext<'_>) -> Result<InFlight, NoCandidate> {
-        let choice = self.choose(context)?;
-        Ok(InFlight::new(self.clone(), choice))
+    #[inline]
+    pub fn pick(&self, context: &PickContext<'_>) -> Result<InFlight<&Self>, NoCandidate> {
+        self.0.pick(context, |choice| InFlight::new(self, choice))
+    }
+
+    /// As [`Resolver::pick`], with a guard that has its own handle: to be kept, or sent to another task.
+    pub fn pick_owned(&self, context: &PickContext<'_>) -> Result<InFlight, NoCandidate> {
+        self.0
+            .pick(context, |choice| InFlight::new(self.clone(), choice))
     }
 
     /// Picks an instance for one call, which the caller settles by [`Resolver::settle`].
+    #[inline]
     pub fn choose(&self, context: &PickContext<'_>) -> Result<Choice, NoCandidate> {
-        if self.0.config.log.is_some() {
-            return self.0.logged_choose(context);
-        }
-        self.0.choose(context)
+        self.0.pick(context, |choice| choice)
     }
 
     /// Picks as [`Resolver::choose`] does, and tells what it went by; linear in the members.
@@ -287,6 +290,7 @@ impl Resolver {
     /// Says what became of a call. A token of an instance that is gone, or was replaced, settles nothing.
     ///
     /// Where it ends a streak of failures or a trial, it takes the writer's lock to act on that.
+    #[inline]
     pub fn settle<'c>(&self, token: Token, completion: impl Into<Completion<'c>>, now: Monotonic) {
         let completion = completion.into();
         if self.0.config.log.is_some() {
@@ -359,16 +363,6 @@ impl Shared {
         act()
     }
 
-    #[cold]
-    fn logged_choose(&self, context: &PickContext<'_>) -> Result<Choice, NoCandidate> {
-        let turn = self.config.log.as_ref().and_then(|log| log.turn());
-        let choice = self.choose(context);
-        if let Some(mut turn) = turn {
-            turn.push(Record::pick(context, &choice));
-        }
-        choice
-    }
-
     #[inline]
     fn catch_up(&self, now: Monotonic) {
         if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
@@ -388,197 +382,6 @@ impl Shared {
         });
     }
 
-    #[cold]
-    fn tell_pick(&self, choice: &Result<Choice, NoCandidate>) {
-        self.config.events.emit(&match choice {
-            Ok(choice) => Event::Picked {
-                service: self.service.clone(),
-                id: choice.instance.id.clone(),
-                trial: choice.token.is_trial(),
-            },
-            Err(none) => Event::NotPicked(none.clone()),
-        });
-    }
-
-    #[inline]
-    fn choose(&self, context: &PickContext<'_>) -> Result<Choice, NoCandidate> {
-        self.catch_up(context.now);
-        let view = self.view.load();
-        let (choice, _) = self.choose_by(&view, context, &mut Refused::default());
-        if self.config.pick_events {
-            self.tell_pick(&choice);
-        }
-        choice
-    }
-
-    #[inline]
-    fn choose_by(
-        &self,
-        view: &View,
-        context: &PickContext<'_>,
-        refused: &mut Refused,
-    ) -> (Result<Choice, NoCandidate>, Way) {
-        if let Some(id) = context.sticky
-            && let Some(choice) = self.stick(view, id, context, refused)
-        {
-            return (Ok(choice), Way::Sticky);
-        }
-        if !view.trials.is_empty()
-            && context.tried.is_empty()
-            && let Some(choice) = self.try_out(view, context, refused)
-        {
-            return (Ok(choice), Way::Trial);
-        }
-        let pool = view
-            .plan(context)
-            .and_then(|plan| plan.pool(context.hash.unwrap_or(context.draw)));
-        let Some(pool) = pool else {
-            let none = NoCandidate::new(&self.service, view, context, refused);
-            return (Err(none), Way::Nobody);
-        };
-        while !refused.is_full() {
-            let candidates = self.candidates(view, pool, context, refused);
-            // A balancer of somebody else may answer anything; what is not open counts as no answer.
-            let chosen = self.config.balancer.choose(&candidates, context);
-            let Some(index) = chosen.filter(|&index| candidates.is_open(index)) else {
-                break;
-            };
-            if let Some(member) = view.member_of(pool, index)
-                && let Some(choice) = self.admit(member, context.now, refused)
-            {
-                return (Ok(choice), Way::Balanced);
-            }
-        }
-        match self.choose_any(view, context, refused) {
-            Ok(choice) => (Ok(choice), Way::NextThatAdmits),
-            Err(none) => (Err(none), Way::Nobody),
-        }
-    }
-
-    fn candidates<'a>(
-        &'a self,
-        view: &'a View,
-        pool: &'a Pool,
-        context: &'a PickContext<'_>,
-        refused: &'a Refused,
-    ) -> Candidates<'a> {
-        Candidates::new((&self.slab, self.follow), (view, pool), context, refused)
-    }
-
-    /// The one that the call asks for, if calls may go to it.
-    #[cold]
-    fn stick(
-        &self,
-        view: &View,
-        id: &InstanceId,
-        context: &PickContext<'_>,
-        refused: &mut Refused,
-    ) -> Option<Choice> {
-        let member = view.find(id)?;
-        let plan = view.plan(context)?;
-        let takes_calls = plan.pools().any(|pool| pool.slots.contains(&member.slot));
-        if !takes_calls || context.has_tried(id) {
-            return None;
-        }
-        self.admit(member, context.now, refused)
-    }
-
-    /// An ejected one whose trial is due.
-    #[cold]
-    fn try_out(
-        &self,
-        view: &View,
-        context: &PickContext<'_>,
-        refused: &mut Refused,
-    ) -> Option<Choice> {
-        let trial = view.trials.iter().find(|trial| trial.claim(context.now))?;
-        let member = view.members.member(trial.slot)?;
-        let mut choice = self.admit(member, context.now, refused)?;
-        choice.token = choice.token.as_trial();
-        Some(choice)
-    }
-
-    /// The first that admits, from a drawn place on; reached only when gates refuse or nothing is open.
-    #[cold]
-    fn choose_any(
-        &self,
-        view: &View,
-        context: &PickContext<'_>,
-        refused: &mut Refused,
-    ) -> Result<Choice, NoCandidate> {
-        let pools = || view.plan(context).into_iter().flat_map(Plan::pools);
-        for pool in pools() {
-            let start = pool.weights.at(context.draw, pool.slots.len());
-            let start = start.unwrap_or_default();
-            for index in (start..pool.slots.len()).chain(0..start) {
-                if self.candidates(view, pool, context, refused).is_open(index)
-                    && let Some(member) = view.member_of(pool, index)
-                    && let Some(choice) = self.admit(member, context.now, refused)
-                {
-                    return Ok(choice);
-                }
-            }
-        }
-        if self.config.bypass_gates && !refused.is_empty() {
-            let none = Refused::default();
-            for pool in pools() {
-                let candidates = self.candidates(view, pool, context, &none);
-                let drawn = candidates.draw_open(mixed(context.draw, 9));
-                if let Some(index) = drawn.filter(|&index| candidates.is_open(index))
-                    && let Some(member) = view.member_of(pool, index)
-                    && let Some(token) = self.begin(member, context.now)
-                {
-                    return Ok(self.bypassed(member, token));
-                }
-            }
-        }
-        Err(NoCandidate::new(&self.service, view, context, refused))
-    }
-
-    fn bypassed(&self, member: &Member, token: Token) -> Choice {
-        self.config.events.emit(&Event::GateBypassed {
-            service: self.service.clone(),
-            id: member.instance.id.clone(),
-        });
-        Choice {
-            instance: Arc::clone(&member.instance),
-            token,
-        }
-    }
-
-    fn begin(&self, member: &Member, now: Monotonic) -> Option<Token> {
-        let hot = self.slab.slot(member.slot)?;
-        hot.begin(member.generation)
-            .then(|| Token::new(member.slot, member.generation, now))
-    }
-
-    #[inline]
-    fn admit(&self, member: &Member, now: Monotonic, refused: &mut Refused) -> Option<Choice> {
-        let Some(mut token) = self.begin(member, now) else {
-            // It left a moment ago, and the view that says so is on its way.
-            refused.add(member.slot, Refusal::new("gone", None));
-            return None;
-        };
-        if let Some(extra) = &member.extra
-            && let Some(gate) = &extra.gate
-        {
-            match gate.try_admit(now) {
-                Ok(admitted) => token = token.with_gate(admitted),
-                Err(refusal) => {
-                    if let Some(hot) = self.slab.slot(member.slot) {
-                        hot.end(member.generation);
-                    }
-                    refused.add(member.slot, refusal);
-                    return None;
-                }
-            }
-        }
-        Some(Choice {
-            instance: Arc::clone(&member.instance),
-            token,
-        })
-    }
-
     #[inline]
     fn settle(&self, token: Token, completion: &Completion<'_>, now: Monotonic) {
         let Some(hot) = self.slab.slot(token.index()) else {
@@ -587,19 +390,21 @@ impl Shared {
         if !hot.end(token.generation()) {
             return;
         }
-        let took = now.since(token.admitted_at());
+        let nanos = now
+            .as_nanos()
+            .saturating_sub(token.admitted_at().as_nanos());
         match completion.outcome {
-            Outcome::Success => hot.succeeded(self.follow, now, took),
-            Outcome::Failure => hot.failed(self.follow, now, took),
+            Outcome::Success => hot.succeeded(self.follow, now, nanos),
+            Outcome::Failure => hot.failed(self.follow, now, nanos),
             _ => {}
         }
         if let Some(after) = completion.retry_after {
             hot.spare(now, after);
         } else if completion.outcome == Outcome::Overloaded {
-            hot.failed(self.follow, now, took);
+            hot.failed(self.follow, now, nanos);
         }
         if let Some(report) = completion.report {
-            let grown = hot.count(*self.effects.of(report), took);
+            let grown = hot.count(self.effects.of(report), nanos);
             if let Some(streaks) = grown {
                 self.failed_again(token, streaks, now);
             }
@@ -608,7 +413,7 @@ impl Shared {
             self.settle_extra(token, completion, now);
         }
         if token.is_trial() {
-            self.settle_trial(token, completion, took, now);
+            self.settle_trial(token, completion, now);
         }
     }
 
@@ -623,6 +428,7 @@ impl Shared {
         }
     }
 
+    #[cold]
     fn settle_extra(&self, token: Token, completion: &Completion<'_>, now: Monotonic) {
         let view = self.view.load();
         let member = view.members.member(token.index());
@@ -639,13 +445,8 @@ impl Shared {
     }
 
     #[cold]
-    fn settle_trial(
-        &self,
-        token: Token,
-        completion: &Completion<'_>,
-        took: Duration,
-        now: Monotonic,
-    ) {
+    fn settle_trial(&self, token: Token, completion: &Completion<'_>, now: Monotonic) {
+        let took = now.since(token.admitted_at());
         let passed = match completion.outcome {
             Outcome::Success => true,
             Outcome::Failure | Outcome::Overloaded => false,

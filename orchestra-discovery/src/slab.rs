@@ -1,7 +1,7 @@
 //! Slots: what is known of one registration from its calls, read and written without a lock.
 //!
 //! A slot belongs to one id under one incarnation for as long as it is a member. Slots stand in segments that
-//! never move, so a completion finds its own by index alone, whatever became of the membership since. An index
+//! never move, so a completion finds its own by name alone, whatever became of the membership since. A slot
 //! may be used again, its generation is not, so a late completion finds either its own slot or none.
 
 mod claim;
@@ -99,45 +99,81 @@ impl Token {
     }
 }
 
-/// The first segment holds so many slots, each further one twice as many as the one before.
-const FIRST: u32 = 64;
-/// So many segments hold more slots than an index with two bits to spare can name.
-const SEGMENTS: usize = 24;
-/// The most slots: more members than a service has, and an index that leaves the token's marks alone.
-pub(crate) const MAX_SLOTS: u32 = FIRST * ((1 << SEGMENTS) - 1);
+/// Four segments of the same size follow one another, then four of twice the size: each adds a quarter to an
+/// eighth of what is there, so little of the last one lies idle.
+const FIRST: u32 = 4;
+const EQUAL: u32 = 4;
+/// So many segments hold more members than a service has.
+const SEGMENTS: u32 = 4 * 22;
+/// A slot is named by its segment and, in so many bits, its place in it; two bits are left to the token's marks.
+const OFFSET: u32 = 23;
 
-/// All slots of a resolver. Reading takes no lock; slots are added by whoever holds the writer's lock.
-#[derive(Debug, Default)]
-pub(crate) struct Slab {
-    segments: [OnceLock<Box<[Hot]>>; SEGMENTS],
+const fn length(segment: u32) -> u32 {
+    FIRST << (segment / EQUAL)
 }
 
-impl Slab {
-    /// The slot of an index that [`Free`] gave out.
-    pub(crate) fn slot(&self, index: u32) -> Option<&Hot> {
-        let (segment, offset) = place(index);
-        self.segments.get(segment)?.get()?.get(offset)
+/// How many slots precede each segment.
+const BEFORE: [u32; SEGMENTS as usize] = {
+    let mut before = [0; SEGMENTS as usize];
+    let mut segment = 1;
+    while segment < SEGMENTS {
+        before[segment as usize] = before[segment as usize - 1] + length(segment - 1);
+        segment += 1;
     }
+    before
+};
 
-    fn ensure(&self, index: u32) {
-        let (segment, _) = place(index);
-        if let Some(cell) = self.segments.get(segment) {
-            cell.get_or_init(|| (0..FIRST << segment).map(|_| Hot::default()).collect());
+/// Slots in the order in which they are first used, for tables that stand beside the slab.
+#[inline]
+pub(crate) fn number(slot: u32) -> usize {
+    let before = BEFORE.get((slot >> OFFSET) as usize);
+    before.map_or(usize::MAX, |before| {
+        (before + slot % (1 << OFFSET)) as usize
+    })
+}
+
+/// The slot of this number; `None` if there are no more.
+fn numbered(number: u32) -> Option<u32> {
+    let segment = BEFORE.partition_point(|&before| before <= number) - 1;
+    let offset = number - BEFORE.get(segment)?;
+    let segment = u32::try_from(segment).ok()?;
+    (offset < length(segment)).then_some(segment << OFFSET | offset)
+}
+
+/// All slots of a resolver. Reading takes no lock; slots are added by whoever holds the writer's lock.
+#[derive(Debug)]
+pub(crate) struct Slab {
+    segments: [OnceLock<Box<[Hot]>>; SEGMENTS as usize],
+}
+
+impl Default for Slab {
+    fn default() -> Self {
+        Self {
+            segments: [const { OnceLock::new() }; SEGMENTS as usize],
         }
     }
 }
 
-fn place(index: u32) -> (usize, usize) {
-    let number = index / FIRST + 1;
-    let segment = number.ilog2();
-    let begin = FIRST * ((1 << segment) - 1);
-    (segment as usize, (index - begin) as usize)
+impl Slab {
+    /// The slot of this name, which [`Free`] gave out.
+    #[inline]
+    pub(crate) fn slot(&self, slot: u32) -> Option<&Hot> {
+        let segment = self.segments.get((slot >> OFFSET) as usize)?;
+        segment.get()?.get((slot % (1 << OFFSET)) as usize)
+    }
+
+    fn ensure(&self, slot: u32) {
+        let segment = slot >> OFFSET;
+        if let Some(cell) = self.segments.get(segment as usize) {
+            cell.get_or_init(|| (0..length(segment)).map(|_| Hot::default()).collect());
+        }
+    }
 }
 
 /// Which slots are free; the writer's part of the slab.
 #[derive(Debug, Default)]
 pub(crate) struct Free {
-    indices: Vec<u32>,
+    slots: Vec<u32>,
     length: u32,
     generation: u32,
 }
@@ -145,28 +181,27 @@ pub(crate) struct Free {
 impl Free {
     /// A slot for a new registration; `None` if all are taken.
     pub(crate) fn allocate(&mut self, slab: &Slab) -> Option<(u32, u32)> {
-        let index = match self.indices.pop() {
-            Some(index) => index,
-            None if self.length < MAX_SLOTS => {
-                self.length += 1;
-                self.length - 1
-            }
-            None => return None,
+        let slot = if let Some(slot) = self.slots.pop() {
+            slot
+        } else {
+            let slot = numbered(self.length)?;
+            self.length += 1;
+            slot
         };
-        slab.ensure(index);
+        slab.ensure(slot);
         self.generation = self.generation.wrapping_add(1);
-        slab.slot(index)?.begin_life(self.generation);
-        Some((index, self.generation))
+        slab.slot(slot)?.begin_life(self.generation);
+        Some((slot, self.generation))
     }
 
-    pub(crate) fn release(&mut self, slab: &Slab, index: u32) {
-        if let Some(slot) = slab.slot(index) {
-            slot.end_life();
+    pub(crate) fn release(&mut self, slab: &Slab, slot: u32) {
+        if let Some(hot) = slab.slot(slot) {
+            hot.end_life();
         }
-        self.indices.push(index);
+        self.slots.push(slot);
     }
 
-    /// One more than the greatest index ever given out.
+    /// How many slots were ever given out.
     pub(crate) fn len(&self) -> usize {
         self.length as usize
     }
@@ -177,16 +212,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_index_has_a_place_of_its_own() {
+    fn every_number_has_a_slot_of_its_own_until_there_are_no_more() {
         let mut expected = (0, 0);
-        for index in 0..100_000 {
-            assert_eq!(place(index), expected);
+        for n in 0..100_000 {
+            let slot = numbered(n).unwrap();
+            assert_eq!((slot >> OFFSET, slot % (1 << OFFSET)), expected);
+            assert_eq!(number(slot), n as usize);
             expected.1 += 1;
-            if expected.1 == (FIRST as usize) << expected.0 {
+            if expected.1 == length(expected.0) {
                 expected = (expected.0 + 1, 0);
             }
         }
+        let slots = BEFORE[SEGMENTS as usize - 1] + length(SEGMENTS - 1);
+        assert_eq!(numbered(slots - 1), Some(LAST));
+        assert_eq!(numbered(slots), None);
+        assert_eq!(numbered(u32::MAX), None);
+        assert_eq!(number(u32::MAX), usize::MAX);
+        assert!(Slab::default().slot(u32::MAX).is_none());
     }
+
+    const LAST: u32 = (SEGMENTS - 1) << OFFSET | (length(SEGMENTS - 1) - 1);
 
     #[test]
     fn used_again_it_has_another_generation() {
@@ -204,12 +249,9 @@ mod tests {
 
     #[test]
     fn marks_of_a_token_leave_its_place_alone() {
-        let token = Token::new(MAX_SLOTS - 1, u32::MAX, Monotonic::from_nanos(9));
+        let token = Token::new(LAST, u32::MAX, Monotonic::from_nanos(9));
         let marked = token.as_trial().with_gate(GateToken::new(7));
-        assert_eq!(
-            (marked.index(), marked.generation()),
-            (MAX_SLOTS - 1, u32::MAX)
-        );
+        assert_eq!((marked.index(), marked.generation()), (LAST, u32::MAX));
         assert_eq!(
             (marked.gate(), marked.is_trial()),
             (Some(GateToken::new(7)), true)

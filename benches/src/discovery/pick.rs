@@ -1,4 +1,5 @@
-//! Picking an instance and settling the call, with two readings of the clock as in a real call.
+//! Picking an instance and settling the call, with a reading of the clock: the moment in which a call is settled
+//! is that of the next pick, as it is to a proxy that has both to do.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::tasks::{shared_by, two_workers};
 pub struct Caller {
     resolver: Resolver,
     clock: SystemClock,
+    now: Monotonic,
     rng: fastrand::Rng,
 }
 
@@ -29,6 +31,7 @@ impl Caller {
     fn seeded(resolver: &Resolver, clock: SystemClock, seed: u64) -> Self {
         Self {
             resolver: resolver.clone(),
+            now: clock.now(),
             clock,
             rng: fastrand::Rng::with_seed(seed),
         }
@@ -36,10 +39,11 @@ impl Caller {
 
     /// Picks, holds the guard for no time, and settles.
     pub fn call(&mut self) {
-        let context = PickContext::new(self.clock.now(), self.rng.u64(..));
+        let context = PickContext::new(self.now, self.rng.u64(..));
         let call = self.resolver.pick(&context).expect("all are ready");
         black_box(call.instance());
-        call.settle(Outcome::Success, self.clock.now());
+        self.now = self.clock.now();
+        call.settle(Outcome::Success, self.now);
     }
 
     /// Picks, and that is all: the call stays in flight. The moment stands still, so that no clock is read.

@@ -24,6 +24,7 @@
 //!   tried once, and its first answer decides.
 //! * One that asked to be left alone (`Retry-After`) loses to any that did not.
 
+use std::hint::select_unpredictable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -66,21 +67,26 @@ impl Balancer for P2c {
         } else {
             second
         };
+        candidates.touch(first);
+        candidates.touch(second);
         let (a, b) = (
             Offer::of(candidates, first, context.now),
             Offer::of(candidates, second, context.now),
         );
-        let best = b.or(a);
-        let Some(typical) = candidates.prepared::<Typical>() else {
-            return Some(best.index);
+        // Which of the two it is no branch foresees.
+        let is_second = b.cost < a.cost;
+        let best = select_unpredictable(is_second, second, first);
+        let Some(typical) = candidates.typical() else {
+            return Some(best);
         };
         if Typical::is_asked(other) {
             typical.take(a.price);
         }
-        if best.price > typical.dear() {
-            return Some(further(candidates, best, other, context.now).index);
+        let price = select_unpredictable(is_second, b.price, a.price);
+        if price > typical.dear() {
+            return Some(further(candidates, best, other, context.now));
         }
-        Some(best.index)
+        Some(best)
     }
 
     fn prepare(&self, _: &PoolMembers<'_>, before: Option<Prepared>) -> Option<Prepared> {
@@ -100,18 +106,22 @@ impl Balancer for P2c {
 
 /// The best of this one and a few more.
 #[cold]
-fn further(candidates: &Candidates<'_>, mut best: Offer, mut draw: u64, now: Monotonic) -> Offer {
+fn further(candidates: &Candidates<'_>, mut best: usize, mut draw: u64, now: Monotonic) -> usize {
+    let mut least = Offer::of(candidates, best, now).cost;
     for _ in 0..MORE {
         draw = mix(draw);
         if let Some(index) = candidates.draw_open(draw) {
-            best = Offer::of(candidates, index, now).or(best);
+            let cost = Offer::of(candidates, index, now).cost;
+            if cost < least {
+                (best, least) = (index, cost);
+            }
         }
     }
     best
 }
 
 /// The open neighbour of one that was drawn twice; itself if there is none.
-#[inline]
+#[cold]
 fn another(candidates: &Candidates<'_>, first: usize) -> Option<usize> {
     let next = if first + 1 < candidates.len() {
         first + 1
@@ -127,7 +137,6 @@ fn another(candidates: &Candidates<'_>, first: usize) -> Option<usize> {
 /// What a call to a candidate is taken to cost.
 #[derive(Debug, Clone, Copy)]
 struct Offer {
-    index: usize,
     price: f32,
     cost: f32,
 }
@@ -137,16 +146,18 @@ impl Offer {
     fn of(candidates: &Candidates<'_>, index: usize, now: Monotonic) -> Self {
         let Some(hot) = candidates.hot(index) else {
             let price = f32::INFINITY;
-            return Self {
-                index,
-                price,
-                cost: price,
-            };
+            return Self { price, cost: price };
         };
         let in_flight = hot.in_flight() as f32 * candidates.lightness(index);
         let mut price = match candidates.reading_of(hot, now) {
+            // Never nothing, so that calls in flight count; divided only if need be, since that takes long.
             Some(Reading { latency, success }) => {
-                latency.max(f32::MIN_POSITIVE) / (success * success).max(1e-4)
+                let latency = latency.max(f32::MIN_POSITIVE);
+                if success >= 1.0 {
+                    latency
+                } else {
+                    latency / (success * success).max(1e-4)
+                }
             }
             None if in_flight == 0.0 => 0.0,
             None => UNKNOWN,
@@ -155,16 +166,9 @@ impl Offer {
             price += SPARED;
         }
         Self {
-            index,
             price,
             cost: price * (in_flight + 1.0),
         }
-    }
-
-    /// This one if it costs less than the other.
-    #[inline]
-    fn or(self, other: Self) -> Self {
-        if self.cost < other.cost { self } else { other }
     }
 }
 
@@ -172,7 +176,7 @@ impl Offer {
 /// of its own: it is read by each pick.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Typical(AtomicU32);
+pub(crate) struct Typical(AtomicU32);
 
 impl Typical {
     /// How far one price moves it.

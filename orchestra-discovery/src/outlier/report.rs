@@ -84,6 +84,11 @@ impl Effect {
     /// The same, and what it means for this side.
     pub(super) const fn with_local(mut self, success: bool) -> Self {
         self.local_origin = Some(success);
+        self.with_local_streak(success)
+    }
+
+    /// The same, and what it means for the streak of this side.
+    pub(super) const fn with_local_streak(mut self, success: bool) -> Self {
         self.local_streak = if success { Step::Reset } else { Step::Extend };
         self
     }

@@ -296,13 +296,13 @@ impl Rules for Robust {
     }
 
     fn effect(&self, report: Report) -> Effect {
-        // A call that fails on this side is a failed call as well.
+        // A call that fails on this side is a failed call as well; of this side's own only streaks count.
         match report {
-            Report::Success => Effect::SUCCESS.with_local(true),
-            Report::Error => Effect::ERROR.with_local(true),
-            Report::Gateway => Effect::GATEWAY.with_local(true),
+            Report::Success => Effect::SUCCESS.with_local_streak(true),
+            Report::Error => Effect::ERROR.with_local_streak(true),
+            Report::Gateway => Effect::GATEWAY.with_local_streak(true),
             Report::Connected => Effect::NOTHING,
-            Report::ConnectFailed | Report::TimedOut => Effect::GATEWAY.with_local(false),
+            Report::ConnectFailed | Report::TimedOut => Effect::GATEWAY.with_local_streak(false),
         }
     }
 

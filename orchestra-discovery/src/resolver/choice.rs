@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,19 +107,25 @@ pub struct Choice {
 
 /// An admitted call that settles itself: dropped, as when the caller is cancelled, it settles
 /// [`Outcome::Neutral`].
+///
+/// It holds the resolver that is to hear of it: a borrowed one ([`Resolver::pick`]) or a handle of its own
+/// ([`Resolver::pick_owned`]).
 #[must_use = "dropping it ends the call as neutral"]
-pub struct InFlight {
-    resolver: Resolver,
+pub struct InFlight<R: Borrow<Resolver> = Resolver> {
+    resolver: R,
     instance: Arc<Instance>,
-    token: Option<Token>,
+    token: Token,
+    is_settled: bool,
 }
 
-impl InFlight {
-    pub(super) fn new(resolver: Resolver, choice: Choice) -> Self {
+impl<R: Borrow<Resolver>> InFlight<R> {
+    #[inline]
+    pub(super) fn new(resolver: R, choice: Choice) -> Self {
         Self {
             resolver,
             instance: choice.instance,
-            token: Some(choice.token),
+            token: choice.token,
+            is_settled: false,
         }
     }
 
@@ -128,23 +135,26 @@ impl InFlight {
     }
 
     /// Says what became of the call.
+    #[inline]
     pub fn settle<'c>(mut self, completion: impl Into<Completion<'c>>, now: Monotonic) {
-        if let Some(token) = self.token.take() {
-            self.resolver.settle(token, completion, now);
-        }
+        self.is_settled = true;
+        self.resolver.borrow().settle(self.token, completion, now);
     }
 }
 
-impl Drop for InFlight {
+impl<R: Borrow<Resolver>> Drop for InFlight<R> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(token) = self.token.take() {
-            let now = token.admitted_at();
-            self.resolver.settle(token, Outcome::Neutral, now);
+        if !self.is_settled {
+            let now = self.token.admitted_at();
+            self.resolver
+                .borrow()
+                .settle(self.token, Outcome::Neutral, now);
         }
     }
 }
 
-impl fmt::Debug for InFlight {
+impl<R: Borrow<Resolver>> fmt::Debug for InFlight<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InFlight")
             .field("instance", &self.instance.id)

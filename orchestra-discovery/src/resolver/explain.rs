@@ -188,7 +188,12 @@ impl Shared {
             }
         }
         let mut refused = Refused::default();
-        let (choice, way) = self.choose_by(view, context, &mut refused);
+        let admitted = self.admitted(view, context, &mut refused);
+        let way = admitted.map_or(Way::Nobody, |admitted| admitted.way);
+        let choice = match admitted {
+            Some(admitted) => Ok(admitted.choice(context.now)),
+            None => Err(self.nobody(view, context, &refused)),
+        };
         let picked = choice
             .as_ref()
             .ok()

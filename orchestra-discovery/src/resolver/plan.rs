@@ -1,10 +1,11 @@
 //! Which members a call may go to: tiers by priority and health, zones, and pools that a balancer chooses in.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use orchestra_core::Labels;
 
-use crate::balance::{Balancer, PoolMembers, Prepared};
+use crate::balance::{Balancer, PoolMembers, Prepared, Typical};
 use crate::locality::{LocalityWeights, ZonePlan};
 use crate::priority::{self, Availability, Counts, PriorityLoad};
 use crate::subset::{Match, SubsetConfig, SubsetPlan};
@@ -38,6 +39,8 @@ pub(crate) struct Pool {
     pub(crate) slots: Box<[u32]>,
     pub(crate) weights: Weights,
     pub(crate) prepared: Option<Prepared>,
+    /// The same, where it is this: found out once, not at each call.
+    pub(crate) typical: Option<Arc<Typical>>,
 }
 
 /// A pool for each zone, and how calls are divided among them.
@@ -166,6 +169,7 @@ impl Planner<'_> {
             slots: members.iter().map(|member| member.slot).collect(),
             weights: Weights::new(members.iter().map(|member| member.weight)),
             prepared: None,
+            typical: None,
         };
         let key = (subset, priority, fitness, zone);
         let before = self.before.remove(&key);
@@ -173,6 +177,7 @@ impl Planner<'_> {
             .balancer
             .prepare(&PoolMembers::new(self.members, &pool), before);
         if let Some(prepared) = &pool.prepared {
+            pool.typical = Prepared::clone(prepared).downcast().ok();
             self.after.insert(key, Prepared::clone(prepared));
         }
         pool

@@ -13,6 +13,7 @@ use crate::gate::{Gate, Refusal};
 use crate::instance::Instance;
 use crate::outlier::Thresholds;
 use crate::reported::ReportedWeight;
+use crate::slab::number;
 use crate::source::Revision;
 
 /// A member, at the place of its slot.
@@ -40,18 +41,19 @@ type Chunk = [Option<Member>; CHUNK];
 pub(crate) struct Members(Vec<Arc<Chunk>>);
 
 impl Members {
+    #[inline]
     pub(crate) fn member(&self, slot: u32) -> Option<&Member> {
-        let slot = slot as usize;
-        self.0.get(slot / CHUNK)?.get(slot % CHUNK)?.as_ref()
+        let number = number(slot);
+        self.0.get(number / CHUNK)?.get(number % CHUNK)?.as_ref()
     }
 
     pub(crate) fn set(&mut self, slot: u32, member: Option<Member>) {
-        let slot = slot as usize;
-        while self.0.len() <= slot / CHUNK {
+        let number = number(slot);
+        while self.0.len() <= number / CHUNK {
             self.0.push(Arc::new([const { None }; CHUNK]));
         }
-        if let Some(chunk) = self.0.get_mut(slot / CHUNK)
-            && let Some(place) = Arc::make_mut(chunk).get_mut(slot % CHUNK)
+        if let Some(chunk) = self.0.get_mut(number / CHUNK)
+            && let Some(place) = Arc::make_mut(chunk).get_mut(number % CHUNK)
         {
             *place = member;
         }
@@ -135,6 +137,7 @@ pub(crate) struct View {
 }
 
 impl View {
+    #[inline]
     pub(crate) fn plan(&self, context: &PickContext<'_>) -> Option<&Plan> {
         match (&self.subsets, context.subset) {
             (Some(subsets), Some(asked)) => subsets.plan(asked, &self.plan),
@@ -159,6 +162,7 @@ impl View {
             .filter_map(|&slot| self.members.member(slot))
     }
 
+    #[inline]
     pub(crate) fn member_of(&self, pool: &Pool, index: usize) -> Option<&Member> {
         self.members.member(*pool.slots.get(index)?)
     }

@@ -17,7 +17,7 @@ use crate::health::Health;
 use crate::instance::{Incarnation, Instance, Override, Status};
 use crate::outlier::{self, Detector, Host, Trigger, Verdict};
 use crate::reported::{self, ReportedWeight};
-use crate::slab::{Follow, Free, Slab};
+use crate::slab::{Follow, Free, Slab, number};
 use crate::slow_start::Ramp;
 use crate::source::{Change, Removal, Revision, Snapshot};
 
@@ -109,7 +109,7 @@ impl Writer {
     }
 
     fn state_mut(&mut self, slot: u32) -> Option<&mut State> {
-        self.states.get_mut(slot as usize)?.as_mut()
+        self.states.get_mut(number(slot))?.as_mut()
     }
 
     /// Where the id is in the order, or would be.
@@ -287,7 +287,7 @@ impl Writer {
         if self.states.len() < self.free.len() {
             self.states.resize(self.free.len(), None);
         }
-        if let Some(place) = self.states.get_mut(slot as usize) {
+        if let Some(place) = self.states.get_mut(number(slot)) {
             *place = Some(state);
         }
         self.describe(slot, instance);
@@ -309,7 +309,7 @@ impl Writer {
     fn drop_member(&mut self, slot: u32, slab: &Slab) {
         self.detector.remove(Host::new(slot));
         self.members.set(slot, None);
-        if let Some(place) = self.states.get_mut(slot as usize) {
+        if let Some(place) = self.states.get_mut(number(slot)) {
             *place = None;
         }
         self.free.release(slab, slot);
@@ -591,7 +591,7 @@ impl Writer {
     /// What became of each member in the view, for explanations.
     pub(super) fn fates(&self, config: &Config) -> BTreeMap<InstanceId, Fate> {
         let fate = |&slot: &u32| {
-            let state = self.states.get(slot as usize)?.as_ref()?;
+            let state = self.states.get(number(slot))?.as_ref()?;
             let mut census = Census::default();
             state.fitness(config.require_check, &mut census);
             let fate = Fate {
@@ -608,7 +608,7 @@ impl Writer {
             return Box::default();
         }
         let trial = |&slot: &u32| {
-            let state = self.states.get(slot as usize)?.as_ref()?;
+            let state = self.states.get(number(slot))?.as_ref()?;
             let takes_calls = state.status == Status::Ready
                 && state.effective > 0
                 && !state.outside
@@ -632,7 +632,7 @@ impl Writer {
     fn census(&self, config: &Config, eligible: &mut Vec<Eligible>) -> Census {
         let mut census = Census::default();
         for &slot in self.order.iter() {
-            let Some(Some(state)) = self.states.get(slot as usize) else {
+            let Some(Some(state)) = self.states.get(number(slot)) else {
                 continue;
             };
             census.registered += 1;

@@ -28,6 +28,7 @@ impl Claim {
         let _former = self.0.swap(u64::from(generation) << 32, Ordering::AcqRel);
     }
 
+    #[inline]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the lower half of the word is the count"
@@ -37,6 +38,7 @@ impl Claim {
     }
 
     /// Counts a call of this owner; false if the slot is another's by now.
+    #[inline]
     pub(super) fn begin(&self, generation: u32) -> bool {
         self.step(generation, |word| {
             (word & COUNT != COUNT).then_some(word + 1)
@@ -44,11 +46,13 @@ impl Claim {
     }
 
     /// Ends a call of this owner; false if the slot is another's by now, or all its calls have ended.
+    #[inline]
     pub(super) fn end(&self, generation: u32) -> bool {
         // A caller that settles twice must not wrap the count of everybody else.
         self.step(generation, |word| (word & COUNT != 0).then(|| word - 1))
     }
 
+    #[inline]
     fn step(&self, generation: u32, step: impl Fn(u64) -> Option<u64>) -> bool {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {

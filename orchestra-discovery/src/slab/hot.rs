@@ -1,7 +1,7 @@
 //! The state of one slot that calls touch: eight words, one cache line.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use orchestra_core::Monotonic;
@@ -19,10 +19,9 @@ pub(crate) struct Hot {
     claim: Claim,
     latency: Latency,
     standing: Standing,
-    external: Tally,
+    successes: Successes,
+    failures: AtomicU32,
     local_origin: Tally,
-    /// The nanoseconds that the successes of the interval took together.
-    took: AtomicU64,
     /// Failures in a row: of any kind, of a gateway, of this side; 16 bits each.
     streaks: AtomicU64,
 }
@@ -34,6 +33,51 @@ pub(crate) struct Reading {
     pub(crate) latency: f32,
     /// The moving average of its successes, in `0..=1`.
     pub(crate) success: f32,
+}
+
+/// The successes of an interval and the time that they took together, in one word: counted by one addition.
+///
+/// The lower 24 bits are the successes, the others the time in units of 256 ns.
+#[derive(Debug, Default)]
+struct Successes(AtomicU64);
+
+impl Successes {
+    const COUNT: u64 = (1 << Self::TIME) - 1;
+    const TIME: u32 = 24;
+    const UNIT: u32 = 8;
+    /// A single call counts for an hour at most.
+    const LONGEST: u64 = 1 << 34;
+    /// The greatest bit of either part: there is room for one more call than can be under way, and no more.
+    const NEARLY_FULL: u64 = 1 << 63 | 1 << 23;
+
+    /// Whether it is time to [halve](Self::halve).
+    #[inline]
+    fn count(&self, nanos: u64) -> bool {
+        let units = ((nanos + (1 << Self::UNIT >> 1)) >> Self::UNIT).min(Self::LONGEST);
+        let before = self.0.fetch_add(units << Self::TIME | 1, Ordering::Relaxed);
+        before & Self::NEARLY_FULL != 0
+    }
+
+    /// Counts each for half, which leaves means and shares as they are; false if another thread did.
+    fn halve(&self) -> bool {
+        let half = |word| {
+            let (count, time) = (word & Self::COUNT, word >> Self::TIME);
+            (word & Self::NEARLY_FULL != 0).then_some(((time / 2) << Self::TIME) | (count / 2))
+        };
+        let halved = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
+        halved.is_ok()
+    }
+
+    /// The number, and the mean time.
+    fn take(&self) -> (u32, Option<Duration>) {
+        let word = self.0.swap(0, Ordering::Relaxed);
+        let count = word & Self::COUNT;
+        let nanos = (word >> Self::TIME) << Self::UNIT;
+        let mean = nanos.checked_div(count).map(Duration::from_nanos);
+        (count as u32, mean)
+    }
 }
 
 /// Calls of an interval in one word: the successes in the upper half, all in the lower.
@@ -119,16 +163,19 @@ impl Hot {
         self.streaks.store(0, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
         self.claim.count()
     }
 
     /// Counts a call of the owner of this generation; false if there is another by now.
+    #[inline]
     pub(crate) fn begin(&self, generation: u32) -> bool {
         self.claim.begin(generation)
     }
 
     /// Ends a call of the owner of this generation; false if there is another by now.
+    #[inline]
     pub(crate) fn end(&self, generation: u32) -> bool {
         self.claim.end(generation)
     }
@@ -155,6 +202,7 @@ impl Hot {
     }
 
     /// Whether it asked to be left alone.
+    #[inline]
     pub(crate) fn is_spared(&self, now: Monotonic) -> bool {
         self.standing.is_spared(now)
     }
@@ -163,24 +211,24 @@ impl Hot {
         self.standing.spare(now, after);
     }
 
-    pub(crate) fn succeeded(&self, follow: Follow, now: Monotonic, took: Duration) {
-        let kept = self.latency.observe(follow, now, took);
+    #[inline]
+    pub(crate) fn succeeded(&self, follow: Follow, now: Monotonic, nanos: u64) {
+        let kept = self.latency.observe(follow, now, nanos);
         self.standing.succeeded(kept);
     }
 
-    pub(crate) fn failed(&self, follow: Follow, now: Monotonic, took: Duration) {
-        let kept = self.latency.failed(follow, now, took);
+    pub(crate) fn failed(&self, follow: Follow, now: Monotonic, nanos: u64) {
+        let kept = self.latency.failed(follow, now, nanos);
         self.standing.failed(kept);
     }
 
     /// Counts a call for the detector of outliers; returns the streaks if one of them grew.
-    pub(crate) fn count(&self, effect: Effect, took: Duration) -> Option<Streaks> {
-        if let Some(success) = effect.external {
-            self.external.count(success);
-            if success {
-                let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX >> 16);
-                self.took.fetch_add(nanos, Ordering::Relaxed);
-            }
+    #[inline]
+    pub(crate) fn count(&self, effect: Effect, nanos: u64) -> Option<Streaks> {
+        if effect.external == Some(true) && self.successes.count(nanos) {
+            self.halve();
+        } else if effect.external == Some(false) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(success) = effect.local_origin {
             self.local_origin.count(success);
@@ -190,6 +238,22 @@ impl Hot {
         if word == 0 && !extends {
             return None;
         }
+        self.step(effect, extends)
+    }
+
+    #[cold]
+    fn halve(&self) {
+        if self.successes.halve() {
+            let half = |failures| Some(failures / 2);
+            let _was = self
+                .failures
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
+        }
+    }
+
+    /// Steps the streaks; returns them if one of them grew.
+    #[cold]
+    fn step(&self, effect: Effect, extends: bool) -> Option<Streaks> {
         let stepped = |word| {
             Streaks(word)
                 .step(Trigger::ConsecutiveErrors, effect.errors)
@@ -224,13 +288,12 @@ impl Hot {
 
     /// What was counted in the interval that ends now.
     pub(crate) fn take_interval(&self) -> Interval {
-        let external = self.external.take();
-        let took = self.took.swap(0, Ordering::Relaxed);
-        let mean = took.checked_div(u64::from(external.success));
+        let (successes, latency) = self.successes.take();
+        let failures = self.failures.swap(0, Ordering::Relaxed);
         Interval {
-            external,
+            external: Counts::new(successes, successes.saturating_add(failures)),
             local_origin: self.local_origin.take(),
-            latency: mean.map(Duration::from_nanos),
+            latency,
         }
     }
 
@@ -238,5 +301,86 @@ impl Hot {
     pub(crate) fn refresh(&self, follow: Follow, now: Monotonic) {
         let kept = self.latency.refresh(follow, now);
         self.standing.refresh(now, kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(successes: &Successes, count: u32, nanos: u64) {
+        for _ in 0..count {
+            if successes.count(nanos) {
+                successes.halve();
+            }
+        }
+    }
+
+    #[test]
+    fn successes_and_their_mean_time_fit_one_word() {
+        let successes = Successes::default();
+        counted(&successes, 1_000, 3_000_000);
+        counted(&successes, 1_000, 5_000_000);
+        let (count, mean) = successes.take();
+        assert_eq!(count, 2_000);
+        let off = mean.unwrap().abs_diff(Duration::from_millis(4));
+        assert!(off <= Duration::from_nanos(256), "{off:?}");
+        assert_eq!(successes.take(), (0, None));
+    }
+
+    #[test]
+    fn endless_intervals_and_calls_keep_the_mean() {
+        let hot = Hot::default();
+        let long = 365 * 86_400 * 1_000_000_000;
+        for _ in 0..100_000 {
+            hot.count(
+                Effect {
+                    external: Some(true),
+                    ..Effect::NOTHING
+                },
+                long,
+            );
+        }
+        let interval = hot.take_interval();
+        let hour = Duration::from_nanos(Successes::LONGEST << Successes::UNIT);
+        assert!(
+            interval.latency.unwrap().abs_diff(hour) < hour / 10,
+            "{interval:?}"
+        );
+
+        let nearly = (1 << 23) - 1_000;
+        let successes = Successes(AtomicU64::new((nearly * 3_906) << Successes::TIME | nearly));
+        counted(&successes, 2_000, 3_906 << Successes::UNIT);
+        let (count, mean) = successes.take();
+        assert!((1 << 22..1 << 23).contains(&count), "{count}");
+        let off = mean
+            .unwrap()
+            .abs_diff(Duration::from_nanos(3_906 << Successes::UNIT));
+        assert!(off < Duration::from_micros(1), "{mean:?}");
+    }
+
+    #[test]
+    fn failures_are_halved_with_the_successes() {
+        let hot = Hot::default();
+        let (success, failure) = (
+            Effect {
+                external: Some(true),
+                ..Effect::NOTHING
+            },
+            Effect {
+                external: Some(false),
+                ..Effect::NOTHING
+            },
+        );
+        let nearly = (1_u32 << 23) - 9_000;
+        hot.successes.0.store(u64::from(nearly), Ordering::Relaxed);
+        hot.failures.store(nearly / 9, Ordering::Relaxed);
+        for n in 0..100_000 {
+            hot.count(if n % 10 == 0 { failure } else { success }, 1_000);
+        }
+        let Counts { success, total } = hot.take_interval().external;
+        assert!(total < 1 << 23, "{total}");
+        let share = f64::from(success) / f64::from(total);
+        assert!((share - 0.9).abs() < 0.001, "{share}");
     }
 }

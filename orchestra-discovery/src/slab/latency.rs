@@ -10,6 +10,7 @@
 //! A failed call says nothing of the latency, however long it took, but it is heard of: the average stays as it was
 //! and decays from now on. So `w` tells how much of what is known still holds, for failures too.
 
+use std::f32::consts::{LN_2, LOG2_E};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ const UNITS: f32 = 1e9 / (1 << UNIT_SHIFT) as f32;
 /// How an average follows its samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Follow {
-    /// The inverse of τ, in units of the word.
+    /// How often what is known halves in a unit of the word.
     rate: f32,
     /// Whether a sample above the average is taken at once.
     peak: bool,
@@ -35,18 +36,43 @@ impl Follow {
     pub(crate) fn new(tau: Duration, peak: bool) -> Self {
         let units = (tau.as_secs_f32() * UNITS).max(f32::MIN_POSITIVE);
         Self {
-            rate: units.recip(),
+            rate: LOG2_E / units,
             peak,
         }
     }
 
     /// What is left after so many units.
+    #[inline]
     fn kept(self, units: u32) -> f32 {
-        if units == 0 {
-            return 1.0;
-        }
-        (-(units as f32) * self.rate).exp()
+        exp2_of_minus(units as f32 * self.rate)
     }
+}
+
+/// `2^-x` for `x >= 0`, off by no more than a hundred-thousandth of it, and 1 for 0.
+#[inline]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the number is between 0 and 121"
+)]
+fn exp2_of_minus(x: f32) -> f32 {
+    // A service that is called often enough to care: two terms of the series are exact.
+    if x < 1.0 / 128.0 {
+        let x = x * LN_2;
+        return 1.0 - x + x * x * 0.5;
+    }
+    // Beyond it what is left is smaller than any latency can tell.
+    if x > 120.0 {
+        return 0.0;
+    }
+    // `2^-x = 2^-whole * 2^rest` with `rest` in `-1/2..=1/2`, and the least polynomial that is near enough.
+    let whole = (x + 0.5) as u32;
+    let rest = whole as f32 - x;
+    let power = f32::from_bits((127 - whole) << 23);
+    let polynomial = 0.055_838_3 + rest * 0.009_656_7;
+    let polynomial = 0.240_225_3 + rest * polynomial;
+    let polynomial = 0.693_136_7 + rest * polynomial;
+    power * (1.0 + rest * polynomial)
 }
 
 #[derive(Debug)]
@@ -65,8 +91,9 @@ impl Latency {
 
     /// Takes a sample, and says how much was left of what was known before. Of samples at the same time one may
     /// be lost: the average is none the worse.
-    pub(super) fn observe(&self, follow: Follow, now: Monotonic, sample: Duration) -> f32 {
-        let sample = sample.as_secs_f32();
+    #[inline]
+    pub(super) fn observe(&self, follow: Follow, now: Monotonic, nanos: u64) -> f32 {
+        let sample = seconds(nanos);
         let Some((value, kept)) = self.read(follow, now) else {
             self.0.store(pack(now, sample), Ordering::Relaxed);
             return 0.0;
@@ -83,9 +110,9 @@ impl Latency {
 
     /// Hears of a call that failed after so long, and says how much was left of what was known before. Where
     /// that is nothing, there is no better average than its time.
-    pub(super) fn failed(&self, follow: Follow, now: Monotonic, took: Duration) -> f32 {
+    pub(super) fn failed(&self, follow: Follow, now: Monotonic, nanos: u64) -> f32 {
         let known = self.read(follow, now);
-        let (value, kept) = known.unwrap_or((took.as_secs_f32(), 0.0));
+        let (value, kept) = known.unwrap_or_else(|| (seconds(nanos), 0.0));
         self.0.store(pack(now, value), Ordering::Relaxed);
         kept
     }
@@ -107,7 +134,13 @@ impl Latency {
     }
 }
 
+#[inline]
+fn seconds(nanos: u64) -> f32 {
+    nanos as f32 * 1e-9
+}
+
 /// The moment in units, which wraps.
+#[inline]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the moment is meant to wrap"
@@ -117,15 +150,18 @@ pub(super) fn units(now: Monotonic) -> u32 {
 }
 
 /// The units from one moment to another; none if it is in the future, which another thread has just written.
+#[inline]
 pub(super) fn elapsed(now: u32, then: u32) -> u32 {
     let units = now.wrapping_sub(then);
     if units > u32::MAX / 2 { 0 } else { units }
 }
 
+#[inline]
 fn pack(now: Monotonic, value: f32) -> u64 {
     u64::from(units(now)) << 32 | u64::from(value.to_bits())
 }
 
+#[inline]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "each half of the word is taken apart"
@@ -154,6 +190,10 @@ mod tests {
         Monotonic::ZERO + Duration::from_millis(millis)
     }
 
+    fn millis(millis: u64) -> u64 {
+        millis * 1_000_000
+    }
+
     fn peak() -> Follow {
         Follow::new(Duration::from_secs(10), true)
     }
@@ -167,7 +207,7 @@ mod tests {
         for _ in 0..2_000 {
             now += rng.u64(1..400);
             let sample = rng.u64(1..200);
-            packed.observe(peak(), at(now), Duration::from_millis(sample));
+            packed.observe(peak(), at(now), millis(sample));
             let kept = (-((now - stamp) as f64) / 10_000.0).exp();
             let (decayed, sample) = (cost * kept, sample as f64 / 1e3);
             cost = if sample > decayed {
@@ -209,7 +249,7 @@ mod tests {
             },
         );
         for (now, rtt) in [(1_000, 100), (3_000, 90), (9_000, 300), (20_000, 250)] {
-            ours.observe(peak(), at(now), Duration::from_millis(rtt));
+            ours.observe(peak(), at(now), millis(rtt));
             theirs.observe(now as f64 / 1e3, 0.0);
             theirs.observe(now as f64 / 1e3, rtt as f64 / 1e3);
             for idle in [0, 700, 1_900] {
@@ -229,7 +269,7 @@ mod tests {
     fn decays_as_towers_does() {
         let follow = Follow::new(Duration::from_secs(1), true);
         let latency = Latency::default();
-        latency.observe(follow, at(0), Duration::from_millis(5));
+        latency.observe(follow, at(0), millis(5));
         for (after, expected) in [(0, 5.0), (1_000, 1.839), (2_000, 0.677)] {
             let found = latency.decayed(follow, at(after)).unwrap() * 1e3;
             assert!((found - expected).abs() < 0.01, "{found} after {after}");
@@ -239,21 +279,21 @@ mod tests {
     #[test]
     fn idle_latency_decays_towards_zero() {
         let latency = Latency::default();
-        latency.observe(peak(), at(0), Duration::from_secs(1));
+        latency.observe(peak(), at(0), millis(1_000));
         assert!(latency.decayed(peak(), at(100_000)).unwrap() < 0.001);
     }
 
     #[test]
     fn a_reader_behind_the_writer_sees_the_value_undecayed() {
         let latency = Latency::default();
-        latency.observe(peak(), at(5_000), Duration::from_millis(250));
+        latency.observe(peak(), at(5_000), millis(250));
         assert_eq!(latency.decayed(peak(), at(4_000)), Some(0.25));
     }
 
     #[test]
     fn refreshed_it_outlives_the_turn_of_its_clock() {
         let latency = Latency::default();
-        latency.observe(peak(), at(0), Duration::from_secs(1));
+        latency.observe(peak(), at(0), millis(1_000));
         let day = 86_400_000;
         for days in 0..30 {
             latency.refresh(peak(), at(days * day));
@@ -264,8 +304,8 @@ mod tests {
     #[test]
     fn failure_leaves_the_average_and_begins_its_decay_anew() {
         let latency = Latency::default();
-        latency.observe(peak(), at(0), Duration::from_millis(80));
-        let kept = latency.failed(peak(), at(10_000), Duration::from_secs(3));
+        latency.observe(peak(), at(0), millis(80));
+        let kept = latency.failed(peak(), at(10_000), millis(1_000 * 3));
         assert!((kept - (-1.0_f32).exp()).abs() < 1e-3, "{kept}");
         assert_eq!(latency.decayed(peak(), at(10_000)), Some(0.08));
     }
@@ -273,10 +313,10 @@ mod tests {
     #[test]
     fn first_call_leaves_nothing_of_what_was_known() {
         let (failed, answered) = (Latency::default(), Latency::default());
-        let took = Duration::from_millis(7);
+        let took = millis(7);
         assert!(failed.failed(peak(), at(5), took).abs() < 1e-6);
         assert!(answered.observe(peak(), at(5), took).abs() < 1e-6);
-        assert_eq!(failed.decayed(peak(), at(5)), Some(0.007));
+        assert!((failed.decayed(peak(), at(5)).unwrap() - 0.007).abs() < 1e-8);
     }
 
     #[test]
@@ -285,9 +325,24 @@ mod tests {
             let latency = Latency::default();
             let follow = Follow::new(tau, true);
             for n in 0..10 {
-                latency.observe(follow, at(n * 1_000), Duration::from_millis(10 + n));
+                latency.observe(follow, at(n * 1_000), millis(10 + n));
             }
             assert!(latency.decayed(follow, at(20_000)).unwrap().is_finite());
         }
+    }
+
+    #[test]
+    fn what_is_left_is_near_the_exponential() {
+        assert_eq!(exp2_of_minus(0.0).to_bits(), 1.0_f32.to_bits());
+        for n in 0..130_000_u32 {
+            let x = n as f32 / 1e3;
+            let (exact, found) = ((-x).exp2(), exp2_of_minus(x));
+            assert!(
+                (found - exact).abs() <= 1e-5 * exact || exact < 1e-36,
+                "{x}: {found}"
+            );
+            assert!((0.0..=1.0).contains(&found), "{x}: {found}");
+        }
+        assert!(exp2_of_minus(f32::INFINITY).abs() < f32::MIN_POSITIVE);
     }
 }

@@ -35,6 +35,7 @@ impl Standing {
     }
 
     /// A call went well, when so much was left of what was known before it.
+    #[inline]
     pub(super) fn succeeded(&self, kept: f32) {
         let word = self.0.load(Ordering::Relaxed);
         let (until, average) = unpack(word);
@@ -63,11 +64,13 @@ impl Standing {
     }
 
     /// The average of successes as of the last call.
+    #[inline]
     pub(super) fn success(&self) -> f32 {
         unpack(self.0.load(Ordering::Relaxed)).1
     }
 
     /// Whether it asked to be left alone now.
+    #[inline]
     pub(super) fn is_spared(&self, now: Monotonic) -> bool {
         let (until, _) = unpack(self.0.load(Ordering::Relaxed));
         until != 0 && {
@@ -92,14 +95,17 @@ pub(super) fn forgiven(average: f32, kept: f32) -> f32 {
 }
 
 /// The weight of an outcome.
+#[inline]
 fn share(kept: f32) -> f32 {
     SHARE.max(1.0 - kept)
 }
 
+#[inline]
 fn pack(until: u32, average: f32) -> u64 {
     u64::from(until) << 32 | u64::from(average.to_bits())
 }
 
+#[inline]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "each half of the word is taken apart"

@@ -66,7 +66,7 @@ fn shares(resolver: &Resolver, picks: u64) -> BTreeMap<String, u64> {
 /// Holds so many calls to one member.
 fn held(resolver: &Resolver, name: &str, calls: usize) -> Vec<InFlight> {
     let id = id(name);
-    let pick = |_| resolver.pick(&draw(7).sticky(&id)).unwrap();
+    let pick = |_| resolver.pick_owned(&draw(7).sticky(&id)).unwrap();
     let held: Vec<_> = (0..calls).map(pick).collect();
     assert!(held.iter().all(|call| call.instance().id == id));
     held
