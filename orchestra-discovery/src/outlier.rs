@@ -180,7 +180,8 @@ impl Default for Config {
 /// Decides which hosts are out.
 ///
 /// Host numbers that it does not know are ignored everywhere: an event may come late. Time that stands still or
-/// leaps is harmless. No call but [`Detector::insert`] allocates, unless there is a verdict to return.
+/// leaps is harmless. No call but [`Detector::insert`] and [`Detector::sweep`] allocates, unless there is a verdict
+/// to return.
 ///
 /// ```
 /// use orchestra_core::Monotonic;

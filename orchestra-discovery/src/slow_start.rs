@@ -104,44 +104,44 @@ impl Config {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ramp {
-    started: Option<Monotonic>,
+    /// The last moment if it has not: no clock gets there.
+    started: Monotonic,
 }
 
 impl Ramp {
     /// An instance that nobody checks, added at this moment.
     pub const fn unchecked(added: Monotonic) -> Self {
-        Self {
-            started: Some(added),
-        }
+        Self { started: added }
     }
 
     /// An instance that no check has found healthy yet.
     pub const fn checked() -> Self {
-        Self { started: None }
+        Self {
+            started: Monotonic::MAX,
+        }
     }
 
     /// A check found it healthy that was not; one that was already goes on as it did.
     pub fn became_healthy(&mut self, now: Monotonic) {
-        self.started.get_or_insert(now);
+        self.started = self.started.min(now);
     }
 
     /// A check found it unhealthy.
     pub fn became_unhealthy(&mut self) {
-        self.started = None;
+        self.started = Monotonic::MAX;
     }
 
     /// The weight it has now, in place of `weight`; zero only if `weight` is.
     pub fn weight(&self, config: &Config, weight: u32, now: Monotonic) -> u32 {
-        match self.started {
-            Some(started) => config.weight(weight, now.since(started)),
-            None => weight,
+        if self.started == Monotonic::MAX {
+            return weight;
         }
+        config.weight(weight, now.since(self.started))
     }
 
     /// Whether its weight is still rising: another one has to be computed later.
     pub fn is_rising(&self, config: &Config, now: Monotonic) -> bool {
-        let rising = |started| now.since(started) < config.window;
-        self.started.is_some_and(rising)
+        self.started != Monotonic::MAX && now.since(self.started) < config.window
     }
 }
 

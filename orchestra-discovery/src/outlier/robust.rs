@@ -25,6 +25,7 @@
 
 mod binomial;
 mod config;
+mod hosts;
 mod latency;
 mod order;
 mod rates;
@@ -36,19 +37,19 @@ mod tests;
 pub use config::Config;
 pub use recovery::Recovery;
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use orchestra_core::{Monotonic, Score};
 
+use self::hosts::Hosts;
 use self::latency::{Latencies, sane_ratio};
 use self::rates::{Rates, Sample};
-use self::recovery::{Out, Penalty};
+use self::recovery::Out;
 use super::draws::Draws;
 use super::rules::Rules;
 use super::{
-    Counts, Effect, Host, Interval, Origin, Reason, Report, Thresholds, Trigger, Verdict, Withheld,
+    Effect, Host, Interval, Origin, Reason, Report, Thresholds, Trigger, Verdict, Withheld,
 };
 
 /// Into these bounds; what is not a number is the least.
@@ -57,47 +58,6 @@ fn sane(value: f64, least: f64, most: f64) -> f64 {
         value.min(most)
     } else {
         least
-    }
-}
-
-#[derive(Debug, Default)]
-struct State {
-    out: Option<Out>,
-    penalty: Penalty,
-    /// Restored since the last sweep: what was counted may be from before.
-    is_fresh: bool,
-    /// Found to be an outlier in this sweep.
-    is_found: bool,
-    /// Found to be slow in the last sweep.
-    was_slow: bool,
-    current: Counts,
-    previous: Counts,
-    latency: Option<Duration>,
-}
-
-impl State {
-    fn take(&mut self, interval: Interval) {
-        self.is_found = false;
-        self.previous = self.current;
-        self.current = interval.external.sane();
-        self.latency = interval.latency;
-        if self.out.is_some() || self.is_fresh {
-            self.forget();
-        }
-        self.is_fresh = false;
-    }
-
-    fn forget(&mut self) {
-        self.current = Counts::default();
-        self.previous = Counts::default();
-        self.latency = None;
-        self.was_slow = false;
-    }
-
-    fn restore(&mut self) {
-        self.out = None;
-        self.is_fresh = true;
-        self.forget();
     }
 }
 
@@ -112,7 +72,7 @@ struct Found {
 #[derive(Debug)]
 pub(super) struct Robust {
     config: Config,
-    hosts: BTreeMap<Host, State>,
+    hosts: Hosts,
     ejected: usize,
     streaks: Thresholds,
     rates: Rates,
@@ -130,7 +90,7 @@ impl Robust {
     pub(super) fn new(config: Config) -> Self {
         let mut rule = Self {
             config,
-            hosts: BTreeMap::new(),
+            hosts: Hosts::default(),
             ejected: 0,
             streaks: Thresholds::default(),
             rates: Rates::default(),
@@ -167,16 +127,15 @@ impl Robust {
         draws: &mut Draws,
     ) -> Option<Verdict> {
         let has_room = self.has_room();
-        let state = self.hosts.get_mut(&host).filter(|it| it.out.is_none())?;
+        let state = self.hosts.get_mut(host).filter(|it| !it.is_out())?;
         if !has_room {
             return Some(Verdict::withheld(host, reason, Withheld::Cap));
         }
         let recovery = &self.config.recovery;
-        let flaps = state.penalty.add(now, recovery.half_life);
+        let flaps = state.penalty().add(now, recovery.half_life);
         let out = Out::new(recovery, flaps, self.limit_of(&reason), now, draws);
         let trial_at = out.trial_at();
-        let state = self.hosts.get_mut(&host)?;
-        state.out = Some(out);
+        self.hosts.get_mut(host)?.eject(out);
         self.ejected += 1;
         Some(Verdict::ejected(host, reason, trial_at))
     }
@@ -195,8 +154,8 @@ impl Robust {
     fn find_rates(&mut self, window: Window) -> Option<streak::Service> {
         let margin = self.config.success_rate_margin?.as_f64() / 100.0;
         let volume = self.config.request_volume.max(1);
-        let in_service = self.hosts.iter().filter(|(_, it)| it.out.is_none());
-        let samples = in_service.filter_map(|(&host, state)| {
+        let in_service = self.hosts.iter().filter(|(_, it)| !it.is_out());
+        let samples = in_service.filter_map(|(host, state)| {
             let counts = match window {
                 Window::Interval => state.current,
                 Window::LastTwo => state.current.plus(state.previous),
@@ -208,7 +167,7 @@ impl Robust {
         let significance = self.config.significance(self.rates.hosts()) / 2.0;
         let typical = self.rates.settle(margin, significance)?;
         for outlier in self.rates.outliers() {
-            let Some(state) = self.hosts.get_mut(&outlier.host) else {
+            let Some(state) = self.hosts.get_mut(outlier.host) else {
                 continue;
             };
             if !std::mem::replace(&mut state.is_found, true) {
@@ -232,11 +191,11 @@ impl Robust {
             return;
         };
         let volume = self.config.request_volume.max(1);
-        for (&host, state) in &mut self.hosts {
+        for (host, state) in self.hosts.iter_mut() {
             let counts = state.current;
             let failures = f64::from(counts.errors()) / f64::from(counts.total.max(1));
             let is_over = counts.total >= volume && failures * 100.0 >= limit.as_f64();
-            if state.out.is_none() && is_over && !std::mem::replace(&mut state.is_found, true) {
+            if !state.is_out() && is_over && !std::mem::replace(&mut state.is_found, true) {
                 self.found.push(Found {
                     host,
                     reason: Reason::FailurePercentage {
@@ -255,14 +214,16 @@ impl Robust {
             return;
         };
         let volume = self.config.request_volume.max(1);
-        let judged = self.hosts.iter().filter_map(|(&host, state)| {
-            let mean = state.latency.filter(|_| state.current.success >= volume)?;
+        let judged = self.hosts.iter().filter_map(|(host, state)| {
+            let mean = state
+                .latency()
+                .filter(|_| state.current.success >= volume)?;
             Some((host, mean, state.current.success))
         });
         self.latencies.fill(judged);
         // Both are in the order of hosts.
         let mut slow = self.latencies.slow(ratio).into_iter().peekable();
-        for (&host, state) in &mut self.hosts {
+        for (host, state) in self.hosts.iter_mut() {
             let was_slow = std::mem::take(&mut state.was_slow);
             let Some(found) = slow.next_if(|it| it.host == host) else {
                 continue;
@@ -282,17 +243,17 @@ impl Robust {
 
 impl Rules for Robust {
     fn insert(&mut self, host: Host) {
-        self.hosts.entry(host).or_default();
+        self.hosts.insert(host);
     }
 
     fn remove(&mut self, host: Host) {
-        if let Some(state) = self.hosts.remove(&host) {
-            self.ejected -= usize::from(state.out.is_some());
+        if let Some(state) = self.hosts.remove(host) {
+            self.ejected -= usize::from(state.is_out());
         }
     }
 
     fn hosts(&self) -> Vec<Host> {
-        self.hosts.keys().copied().collect()
+        self.hosts.iter().map(|(host, _)| host).collect()
     }
 
     fn effect(&self, report: Report) -> Effect {
@@ -336,10 +297,9 @@ impl Rules for Robust {
         intervals: &mut dyn FnMut(Host) -> Interval,
         verdicts: &mut Vec<Verdict>,
     ) {
-        for (&host, state) in &mut self.hosts {
+        for (host, state) in self.hosts.iter_mut() {
             state.take(intervals(host));
         }
-        self.found.clear();
         let service = self.find_rates(Window::Interval);
         let lasting = self.find_rates(Window::LastTwo);
         self.find_failing();
@@ -352,7 +312,9 @@ impl Rules for Robust {
         for it in &found {
             verdicts.extend(self.eject(it.host, it.reason, now, &mut draws));
         }
-        self.found = found;
+        // Sweeps are seconds apart: what they compare hosts in is not kept for the next one.
+        self.rates = Rates::default();
+        self.latencies = Latencies::default();
         self.set_streaks(service.or(lasting));
     }
 
@@ -360,14 +322,14 @@ impl Rules for Robust {
         if !self.config.recovery.active_check_restores {
             return None;
         }
-        let state = self.hosts.get_mut(&host).filter(|it| it.out.is_some())?;
+        let state = self.hosts.get_mut(host).filter(|it| it.is_out())?;
         state.restore();
         self.ejected -= 1;
         Some(Verdict::restored(host))
     }
 
     fn is_ejected(&self, host: Host) -> bool {
-        self.hosts.get(&host).is_some_and(|it| it.out.is_some())
+        self.hosts.get(host).is_some_and(hosts::State::is_out)
     }
 
     fn ejected(&self) -> usize {
@@ -384,8 +346,7 @@ impl Rules for Robust {
     }
 
     fn trial_at(&self, host: Host) -> Option<Monotonic> {
-        let out = self.hosts.get(&host)?.out.as_ref()?;
-        Some(out.trial_at())
+        Some(self.hosts.get(host)?.out()?.trial_at())
     }
 
     fn trial_passed(
@@ -395,8 +356,8 @@ impl Rules for Robust {
         now: Monotonic,
         mut draws: Draws,
     ) -> Option<Verdict> {
-        let state = self.hosts.get_mut(&host)?;
-        let out = state.out.as_mut()?;
+        let state = self.hosts.get_mut(host)?;
+        let out = state.out_mut()?;
         if !out.pass(&self.config.recovery, latency, now, &mut draws) {
             return None;
         }
@@ -406,8 +367,8 @@ impl Rules for Robust {
     }
 
     fn trial_failed(&mut self, host: Host, now: Monotonic, mut draws: Draws) {
-        let state = self.hosts.get_mut(&host);
-        if let Some(out) = state.and_then(|it| it.out.as_mut()) {
+        let state = self.hosts.get_mut(host);
+        if let Some(out) = state.and_then(hosts::State::out_mut) {
             out.fail(&self.config.recovery, now, &mut draws);
         }
     }

@@ -1,5 +1,6 @@
 //! Which members a call may go to: tiers by priority and health, zones, and pools that a balancer chooses in.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -92,10 +93,10 @@ pub(crate) struct Planner<'a> {
 pub(crate) type PoolKey = (u32, u32, Fitness, u32);
 
 #[derive(Debug, Default)]
-struct Sorted {
-    healthy: Vec<Eligible>,
+struct Sorted<'a> {
+    healthy: Cow<'a, [Eligible]>,
     degraded: Vec<Eligible>,
-    all: Vec<Eligible>,
+    all: Cow<'a, [Eligible]>,
 }
 
 impl Planner<'_> {
@@ -104,7 +105,7 @@ impl Planner<'_> {
         let tiers = tiers(eligible);
         let levels: Vec<_> = tiers.values().map(|tier| level(tier).into()).collect();
         let load = PriorityLoad::new(self.priorities, &levels);
-        let tier = |(index, (&priority, sorted)): (usize, (&u32, &Sorted))| {
+        let tier = |(index, (&priority, sorted)): (usize, (&u32, &Sorted<'_>))| {
             let in_panic = load.shares().get(index).is_some_and(|share| share.panic);
             let all: &[Eligible] = if in_panic { &sorted.all } else { &[] };
             let key = |fitness| (subset, priority, fitness);
@@ -296,31 +297,40 @@ pub(crate) fn mixed(draw: u64, number: u64) -> u64 {
     crate::balance::mix(draw ^ number.wrapping_mul(0xd605_1a6b_2d57_7f95))
 }
 
-fn tiers(eligible: &[Eligible]) -> BTreeMap<u32, Sorted> {
-    let mut tiers: BTreeMap<u32, Sorted> = BTreeMap::new();
+/// The members by priority and fitness.
+fn tiers(eligible: &[Eligible]) -> BTreeMap<u32, Sorted<'_>> {
+    let Some(first) = eligible.first() else {
+        return BTreeMap::new();
+    };
+    let is_plain =
+        |member: &Eligible| member.priority == first.priority && member.fitness == Fitness::Healthy;
+    if eligible.iter().all(is_plain) {
+        // As mostly: nothing is to be sorted.
+        let sorted = Sorted {
+            healthy: Cow::Borrowed(eligible),
+            degraded: Vec::new(),
+            all: Cow::Borrowed(eligible),
+        };
+        return BTreeMap::from([(first.priority, sorted)]);
+    }
+    let mut tiers: BTreeMap<u32, Sorted<'_>> = BTreeMap::new();
     // Neighbours mostly have one priority.
-    let mut begin = 0;
-    while let Some(first) = eligible.get(begin) {
-        let rest = eligible.get(begin..).unwrap_or_default();
-        let same = rest
-            .iter()
-            .take_while(|member| member.priority == first.priority)
-            .count();
+    for same in eligible.chunk_by(|a, b| a.priority == b.priority) {
+        let Some(first) = same.first() else { continue };
         let tier = tiers.entry(first.priority).or_default();
-        for member in rest.iter().take(same) {
+        for member in same {
             match member.fitness {
-                Fitness::Healthy => tier.healthy.push(*member),
+                Fitness::Healthy => tier.healthy.to_mut().push(*member),
                 Fitness::Degraded => tier.degraded.push(*member),
                 Fitness::Unfit => {}
             }
         }
-        tier.all.extend(rest.iter().take(same));
-        begin += same;
+        tier.all.to_mut().extend(same);
     }
     tiers
 }
 
-fn level(tier: &Sorted) -> Counts {
+fn level(tier: &Sorted<'_>) -> Counts {
     Counts {
         healthy: tier.healthy.len() as u64,
         degraded: tier.degraded.len() as u64,

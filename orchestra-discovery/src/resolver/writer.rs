@@ -61,7 +61,6 @@ pub(super) struct Writer {
     is_rising: bool,
     draws: u64,
     in_panic: bool,
-    eligible: Vec<Eligible>,
     events: Vec<Event>,
 }
 
@@ -82,7 +81,6 @@ impl Writer {
             is_rising: false,
             draws: config.seed,
             in_panic: false,
-            eligible: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -285,6 +283,10 @@ impl Writer {
             },
         };
         if self.states.len() < self.free.len() {
+            if self.states.capacity() < self.free.len() {
+                // By an eighth and not to twice the size: most of it would lie idle.
+                self.states.reserve_exact(1 + self.free.len() / 8);
+            }
             self.states.resize(self.free.len(), None);
         }
         if let Some(place) = self.states.get_mut(number(slot)) {
@@ -552,8 +554,7 @@ impl Writer {
         if config.slow_start.is_some() || config.reported.is_some() {
             self.weigh(config);
         }
-        let mut eligible = std::mem::take(&mut self.eligible);
-        eligible.clear();
+        let mut eligible = Vec::with_capacity(self.order.len());
         let census = self.census(config, &mut eligible);
         let zones = config.zoning.as_ref().map(|zoning| Zones {
             zoning,
@@ -574,7 +575,6 @@ impl Writer {
             .as_ref()
             .map(|config| planner.subsets(config, &eligible));
         self.prepared = planner.after;
-        self.eligible = eligible;
         self.note_panic(scope.service, plan.is_in_panic());
         View {
             revision: self.revision,
