@@ -19,7 +19,6 @@ pub use ketama::KetamaHash;
 pub use least_request::LeastRequest;
 pub use maglev::MaglevHash;
 pub use p2c::P2c;
-pub(crate) use p2c::Typical;
 pub use random::Random;
 pub use rendezvous::RendezvousHash;
 pub use ring::RingHash;
@@ -35,6 +34,8 @@ use std::time::Duration;
 
 use orchestra_core::{Locality, Monotonic};
 
+use self::p2c::Typical;
+use self::weighted::Counter;
 use crate::instance::Instance;
 use crate::resolver::PickContext;
 use crate::resolver::plan::Pool;
@@ -43,6 +44,24 @@ use crate::slab::{Follow, Hot, Reading, Slab};
 
 /// What a balancer prepared for a set of members: a hash table, a counter.
 pub type Prepared = Arc<dyn Any + Send + Sync>;
+
+/// What balancers of this crate prepared that are done with in less time than it takes to find out the type of
+/// something: it is found out once.
+#[derive(Debug, Default)]
+pub(crate) enum Familiar {
+    Typical(Arc<Typical>),
+    Counter(Arc<Counter>),
+    #[default]
+    No,
+}
+
+impl Familiar {
+    pub(crate) fn new(prepared: &Prepared) -> Self {
+        let downcast = Prepared::clone(prepared).downcast();
+        let counter = |prepared: Prepared| prepared.downcast().map_or(Self::No, Self::Counter);
+        downcast.map_or_else(counter, Self::Typical)
+    }
+}
 
 /// Chooses among candidates; one value serves one [`Resolver`](crate::Resolver).
 ///
@@ -251,10 +270,9 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// The typical price of [`P2c`], if this is its pool.
     #[inline]
-    pub(crate) fn typical(&self) -> Option<&'a Typical> {
-        self.pool.typical.as_deref()
+    fn familiar(&self) -> &'a Familiar {
+        &self.pool.familiar
     }
 
     /// Whether it may be chosen for this call.

@@ -80,6 +80,7 @@ impl Weights {
     clippy::cast_possible_truncation,
     reason = "the product's upper half is below the range, which is a length or a sum held in memory"
 )]
+#[inline]
 fn scale(draw: u64, range: u64) -> usize {
     ((u128::from(draw) * u128::from(range)) >> 64) as usize
 }
@@ -108,6 +109,7 @@ impl Listed {
         u32::try_from(weight).unwrap_or(u32::MAX)
     }
 
+    #[inline]
     fn at(&self, draw: u64) -> Option<usize> {
         let target = scale(draw, *self.upto.last()?) as u64;
         let guide = scale(draw, self.guides.len() as u64);

@@ -1,5 +1,7 @@
 //! Memory: of picks, and of members.
 
+use std::time::Duration;
+
 use orchestra_discovery::resolver::Config;
 use orchestra_testkit::{allocations, retained};
 
@@ -11,7 +13,14 @@ const MEMBERS: u32 = 10_000;
 /// What needs an allocator that counts.
 pub fn figures(session: &Session) {
     let (members, held_by_source) = retained(|| equal(MEMBERS));
-    let (resolver, held) = retained(|| resolver_of(Config::default(), &members));
+    // After calls to all of them, and a look for outliers among them.
+    let (resolver, held) = retained(|| {
+        let resolver = resolver_of(Config::default(), &members);
+        let mut caller = Caller::new(&resolver);
+        caller.calls(30 * MEMBERS);
+        resolver.tick(caller.now + Duration::from_secs(60));
+        resolver
+    });
     let per_member = |bytes: isize| bytes as f64 / f64::from(MEMBERS);
     let figure = format!("discovery_bytes_per_endpoint_{MEMBERS}");
     session.value(&figure, per_member(held), "B");

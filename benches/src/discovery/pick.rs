@@ -17,7 +17,7 @@ use crate::tasks::{shared_by, two_workers};
 pub struct Caller {
     resolver: Resolver,
     clock: SystemClock,
-    now: Monotonic,
+    pub(super) now: Monotonic,
     rng: fastrand::Rng,
 }
 
@@ -52,7 +52,7 @@ impl Caller {
         black_box(self.resolver.choose(&context)).expect("all are ready");
     }
 
-    fn calls(&mut self, count: u32) {
+    pub(super) fn calls(&mut self, count: u32) {
         (0..count).for_each(|_| self.call());
     }
 }

@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use orchestra_core::Monotonic;
 
-use super::{Balancer, Candidates, PoolMembers, Prepared, mix};
+use super::{Balancer, Candidates, Familiar, PoolMembers, Prepared, mix};
 use crate::resolver::PickContext;
 use crate::slab::Reading;
 
@@ -76,7 +76,7 @@ impl Balancer for P2c {
         // Which of the two it is no branch foresees.
         let is_second = b.cost < a.cost;
         let best = select_unpredictable(is_second, second, first);
-        let Some(typical) = candidates.typical() else {
+        let Familiar::Typical(typical) = candidates.familiar() else {
             return Some(best);
         };
         if Typical::is_asked(other) {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Balancer, Candidates, PoolMembers, Prepared, mix};
+use super::{Balancer, Candidates, Familiar, PoolMembers, Prepared, mix};
 use crate::resolver::PickContext;
 
 /// The golden ratio's fraction in units of 2^-64, which is odd.
@@ -40,13 +40,15 @@ impl Weighted {
 
 /// A pool's counter, which outlives changes of its members.
 #[derive(Debug)]
-struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Balancer for Weighted {
     #[inline]
     fn choose(&self, candidates: &Candidates<'_>, context: &PickContext<'_>) -> Option<usize> {
-        let Counter(counter) = candidates.prepared()?;
-        let draw = counter.fetch_add(GOLDEN, Ordering::Relaxed);
+        let Familiar::Counter(counter) = candidates.familiar() else {
+            return None;
+        };
+        let draw = counter.0.fetch_add(GOLDEN, Ordering::Relaxed);
         let index = candidates.sample(draw)?;
         if candidates.is_open(index) {
             return Some(index);

@@ -1,5 +1,6 @@
 //! How a call finds its instance.
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use orchestra_core::{InstanceId, Monotonic};
@@ -244,6 +245,8 @@ impl Shared {
         now: Monotonic,
         refused: &mut Refused,
     ) -> Option<Admitted<'v>> {
+        // The instance is needed next: it comes in together with the slot.
+        black_box(Arc::strong_count(&member.instance));
         if !self.begin(member) {
             // The view that says that it left is on its way.
             refused.add(member.slot, Refusal::new("gone", None));

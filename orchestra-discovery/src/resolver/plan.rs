@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use orchestra_core::Labels;
 
-use crate::balance::{Balancer, PoolMembers, Prepared, Typical};
+use crate::balance::{Balancer, Familiar, PoolMembers, Prepared};
 use crate::locality::{LocalityWeights, ZonePlan};
 use crate::priority::{self, Availability, Counts, PriorityLoad};
 use crate::subset::{Match, SubsetConfig, SubsetPlan};
@@ -40,8 +39,7 @@ pub(crate) struct Pool {
     pub(crate) slots: Box<[u32]>,
     pub(crate) weights: Weights,
     pub(crate) prepared: Option<Prepared>,
-    /// The same, where it is this: found out once, not at each call.
-    pub(crate) typical: Option<Arc<Typical>>,
+    pub(crate) familiar: Familiar,
 }
 
 /// A pool for each zone, and how calls are divided among them.
@@ -170,7 +168,7 @@ impl Planner<'_> {
             slots: members.iter().map(|member| member.slot).collect(),
             weights: Weights::new(members.iter().map(|member| member.weight)),
             prepared: None,
-            typical: None,
+            familiar: Familiar::No,
         };
         let key = (subset, priority, fitness, zone);
         let before = self.before.remove(&key);
@@ -178,7 +176,7 @@ impl Planner<'_> {
             .balancer
             .prepare(&PoolMembers::new(self.members, &pool), before);
         if let Some(prepared) = &pool.prepared {
-            pool.typical = Prepared::clone(prepared).downcast().ok();
+            pool.familiar = Familiar::new(prepared);
             self.after.insert(key, Prepared::clone(prepared));
         }
         pool
