@@ -11,7 +11,7 @@ use axum::routing::get;
 use http::Request;
 use orchestra::Orchestra;
 use orchestra::core::Backoff;
-use orchestra::discovery::Registration;
+use orchestra::discovery::{Registration, RoundRobin};
 use orchestra::mesh::{Body, Policy, breaker, retry};
 
 #[derive(Default)]
@@ -41,6 +41,8 @@ async fn main() -> anyhow::Result<()> {
         .probes(1);
     let policy = Policy::default().retry(retry::Policy::default().retry_on("5xx".parse()?));
     let orchestra = Orchestra::builder()
+        // The usual balancer avoids an instance from its first failure on, and the circuit would never open.
+        .resolver(|_, config| config.balancer(Arc::new(RoundRobin::default())))
         .breaker(breaker)
         .policy(policy)
         .build()
