@@ -35,7 +35,7 @@ pub fn of(key: &[u8]) -> u32 {
 /// nginx's consistent hash.
 ///
 /// The keys of the nodes are the servers as the configuration of nginx names them, such as `10.0.0.1:8080`. A lookup
-/// is one short search. Memory is 8 bytes a point.
+/// is one short search. Memory is 12 bytes a point.
 ///
 /// ```
 /// use orchestra_discovery::hash::{Ketama, Node, ketama};

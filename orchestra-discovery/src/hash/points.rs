@@ -89,7 +89,7 @@ impl<P: Place> Points<P> {
     }
 
     pub(super) fn node_at(&self, cursor: Cursor) -> usize {
-        self.node(self.circle.point(cursor))
+        self.ids.position(self.circle.id(cursor)) as usize
     }
 
     pub(super) fn lookup(&self, at: P) -> Option<usize> {

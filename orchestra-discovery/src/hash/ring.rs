@@ -108,7 +108,7 @@ impl Config {
 
 /// Envoy's and gRPC's ring.
 ///
-/// A lookup is one short search, about as long for a thousand points as for a million. Memory is 16 bytes a point.
+/// A lookup is one short search, about as long for a thousand points as for a million. Memory is 20 bytes a point.
 ///
 /// ```
 /// use orchestra_discovery::hash::{Node, Ring, ring};

@@ -33,7 +33,9 @@ proptest! {
         for hash in at.chain(near).chain(others) {
             let first = points.partition_point(|point| point.at < hash);
             let expected = points.get(first).or_else(|| points.first()).copied();
-            prop_assert_eq!(circle.first_from(hash).map(|found| circle.point(found)), expected);
+            let found = circle.first_from(hash);
+            prop_assert_eq!(found.map(|found| circle.point(found)), expected);
+            prop_assert_eq!(found.map(|found| circle.id(found)), expected.map(|point| point.id));
         }
     }
 
@@ -56,7 +58,7 @@ proptest! {
         prop_assert!(changed.points().eq(expected.iter().copied()));
         prop_assert!(circle.points().eq(before.iter().copied()));
         let walk = std::iter::successors(changed.first_from(0), |&at| changed.after(at));
-        let walk = walk.take(expected.len()).map(|at| changed.point(at));
-        prop_assert!(walk.eq(expected.iter().copied()));
+        let walk = walk.take(expected.len()).map(|at| (changed.point(at), changed.id(at)));
+        prop_assert!(walk.eq(expected.iter().map(|&point| (point, point.id))));
     }
 }
