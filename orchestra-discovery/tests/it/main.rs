@@ -25,6 +25,7 @@ mod health;
 mod heartbeat;
 #[cfg(feature = "http")]
 mod http;
+mod p2c;
 #[cfg(feature = "http")]
 mod probes;
 mod registry;
