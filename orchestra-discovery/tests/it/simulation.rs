@@ -1,0 +1,99 @@
+//! The whole crate in virtual time: instances under leases, a registry, DNS and a fallback, a cache, a resolver,
+//! checks and callers. Links are cut and lie, clocks step, processes come, go and hang, and what must hold is
+//! checked after every event.
+//!
+//! `ORCHESTRA_SEEDS` says how many runs there are, `ORCHESTRA_SEED` which one is repeated.
+
+mod calls;
+mod ear;
+mod invariants;
+mod link;
+mod plan;
+mod ward;
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use self::plan::Act;
+use self::world::World;
+
+/// So many events make a run.
+const EVENTS: usize = 300;
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap())
+}
+
+/// How often what happened.
+type Counts = BTreeMap<&'static str, u64>;
+
+async fn run(seed: u64, trace: &mut Vec<String>) -> Counts {
+    let mut world = World::new(seed).await;
+    trace.push(format!("{:?}", world.setup));
+    for number in 0..EVENTS {
+        let act = Act::draw(&mut world.rng);
+        let at = world.now().as_nanos() / 1_000_000;
+        trace.push(format!("{number} at {at} ms: {act:?}"));
+        world.act(&act).await;
+        let pause = millis([0, 5, 150, 700, 1_500][world.rng.usize(..5)]);
+        sleep(pause).await;
+        world.settle_due(world.now());
+        world.check().await;
+        if number % 100 == 99 {
+            trace.push("rest".to_owned());
+            world.come_to_rest().await;
+        }
+    }
+    let mut counts = std::mem::take(&mut world.ear.counts);
+    counts.insert("checks", world.seen.checks);
+    counts.insert("synced checks", world.seen.synced_checks);
+    counts.insert("mass checks", world.seen.mass_checks);
+    world.end().await;
+    counts
+}
+
+fn simulate(seed: u64) -> Counts {
+    let mut trace = Vec::new();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(Box::pin(run(seed, &mut trace)))
+    }));
+    result.unwrap_or_else(|panic| {
+        let trace = trace.join("\n");
+        eprintln!("{trace}\nrepeat with ORCHESTRA_SEED={seed}");
+        resume_unwind(panic)
+    })
+}
+
+#[test]
+fn whatever_fails_invariants_hold_after_every_event() {
+    if let Some(seed) = number("ORCHESTRA_SEED") {
+        simulate(seed);
+        return;
+    }
+    let seeds = number("ORCHESTRA_SEEDS").unwrap_or(50);
+    let mut all = Counts::new();
+    for seed in 0..seeds {
+        for (what, count) in simulate(seed) {
+            *all.entry(what).or_default() += count;
+        }
+    }
+    println!("{all:#?}");
+}

@@ -1,0 +1,321 @@
+//! The links between instances, registries and clients, which can be cut, and lie.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use orchestra_core::{Clock, InstanceId, Monotonic, ServiceName, TokioClock};
+use orchestra_discovery::{
+    Capabilities, Change, Error, ErrorKind, Lease, MemoryRegistry, Override, Registration,
+    Registry, Revision, Scope, Snapshot, Source, Status, Watch, WatchEvent, WatchStream,
+};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// tokio's time, ahead by what it was stepped.
+#[derive(Debug)]
+pub(super) struct Stepped(pub(super) TokioClock, pub(super) AtomicU64);
+
+impl Clock for Stepped {
+    fn now(&self) -> Monotonic {
+        self.0.now() + Duration::from_nanos(self.1.load(Ordering::Relaxed))
+    }
+}
+
+fn refused() -> Error {
+    Error::new(ErrorKind::Unavailable, "refused")
+}
+
+/// How a client reads a registry at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mood {
+    Up,
+    Refusing,
+    Hanging,
+    /// Says that there is nobody.
+    Blank,
+    /// Answers, and its watches say nothing.
+    Mute,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    mood: Mood,
+    life: u32,
+    resets: u32,
+}
+
+#[derive(Debug)]
+struct Wire {
+    backend: Mutex<MemoryRegistry>,
+    kept: Mutex<Option<Snapshot>>,
+    stale: AtomicBool,
+    garbled: bool,
+    state: watch::Sender<State>,
+}
+
+/// The client's link to a registry; a clone is another handle.
+#[derive(Debug, Clone)]
+pub(super) struct Channel(Arc<Wire>);
+
+impl Channel {
+    pub(super) fn new(backend: MemoryRegistry, garbled: bool) -> Self {
+        let (mood, life, resets) = (Mood::Up, 0, 0);
+        Self(Arc::new(Wire {
+            backend: Mutex::new(backend),
+            kept: Mutex::default(),
+            stale: AtomicBool::default(),
+            garbled,
+            state: watch::Sender::new(State { mood, life, resets }),
+        }))
+    }
+
+    pub(super) fn backend(&self) -> MemoryRegistry {
+        self.0.backend.lock().clone()
+    }
+
+    pub(super) fn mood(&self) -> Mood {
+        self.0.state.borrow().mood
+    }
+
+    pub(super) fn set(&self, mood: Mood) {
+        self.0.state.send_modify(|state| state.mood = mood);
+    }
+
+    /// Another registry is in its place, which knows nothing of the former.
+    pub(super) fn replace(&self, backend: MemoryRegistry) {
+        *self.0.backend.lock() = backend;
+        *self.0.kept.lock() = None;
+        self.0.stale.store(false, Ordering::Relaxed);
+        self.0.state.send_modify(|state| state.life += 1);
+    }
+
+    /// Watches say `Resync`.
+    pub(super) fn reset(&self) {
+        self.0.state.send_modify(|state| state.resets += 1);
+    }
+
+    /// Keeps what a snapshot says now, to be served when it is old.
+    pub(super) fn keep(&self, snapshot: Snapshot) {
+        *self.0.kept.lock() = Some(snapshot);
+    }
+
+    /// The next snapshot is the one that was kept, as a replica that is behind would give it.
+    pub(super) fn lag(&self) {
+        self.0.stale.store(true, Ordering::Relaxed);
+        self.reset();
+    }
+
+    async fn answers(&self) -> Result<Mood, Error> {
+        match self.mood() {
+            Mood::Refusing => Err(refused()),
+            Mood::Hanging => std::future::pending().await,
+            mood => Ok(mood),
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Channel {
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, Error> {
+        let mood = self.answers().await?;
+        let snapshot = self.backend().snapshot(scope).await?;
+        if mood == Mood::Blank {
+            return Ok(Snapshot::new(scope.clone(), snapshot.revision(), vec![]));
+        }
+        if self.0.stale.swap(false, Ordering::Relaxed) {
+            let kept = self.0.kept.lock().clone();
+            return Ok(kept.unwrap_or(snapshot));
+        }
+        Ok(snapshot)
+    }
+
+    async fn watch(&self, scope: &Scope, after: Revision) -> Result<Watch, Error> {
+        self.answers().await?;
+        let state = self.0.state.subscribe();
+        let State { life, resets, .. } = *state.borrow();
+        Ok(Watch::new(Stream {
+            inner: self.backend().watch(scope, after).await?,
+            garbled: self.0.garbled,
+            state,
+            life,
+            resets,
+        }))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::full()
+    }
+}
+
+struct Stream {
+    inner: Watch,
+    garbled: bool,
+    state: watch::Receiver<State>,
+    life: u32,
+    resets: u32,
+}
+
+#[async_trait]
+impl WatchStream for Stream {
+    async fn next(&mut self) -> Result<WatchEvent, Error> {
+        loop {
+            let State { mood, life, resets } = *self.state.borrow_and_update();
+            if mood == Mood::Refusing || life != self.life {
+                return Err(refused());
+            }
+            if resets != self.resets {
+                return Ok(WatchEvent::Resync);
+            }
+            tokio::select! {
+                event = self.inner.next(), if mood == Mood::Up => return match event? {
+                    WatchEvent::Changes { revision, changes } if self.garbled => {
+                        let changes = garbled(changes);
+                        Ok(WatchEvent::Changes { revision, changes })
+                    }
+                    event => Ok(event),
+                },
+                changed = self.state.changed() => if changed.is_err() {
+                    return Err(refused());
+                }
+            }
+        }
+    }
+
+    fn revision(&self) -> Revision {
+        self.inner.revision()
+    }
+}
+
+fn key(change: &Change) -> (InstanceId, u64) {
+    match change {
+        Change::Upserted(instance) => (instance.id.clone(), instance.incarnation.as_u64()),
+        Change::Removed(removal) => (removal.id.clone(), removal.incarnation.as_u64()),
+        _ => panic!("{change:?}"),
+    }
+}
+
+/// Everything twice, instances in another order, and the word that a ghost is gone after its heir's arrival.
+fn garbled(mut changes: Vec<Change>) -> Vec<Change> {
+    changes.sort_by(|a, b| key(b).0.cmp(&key(a).0));
+    for at in 1..changes.len() {
+        let (a, b) = (key(&changes[at - 1]), key(&changes[at]));
+        let buried = matches!(changes[at - 1], Change::Removed(_));
+        let heir = matches!(changes[at], Change::Upserted(_));
+        if a.0 == b.0 && a.1 < b.1 && buried && heir {
+            changes.swap(at - 1, at);
+        }
+    }
+    let twice = changes.into_iter().flat_map(|it| [it.clone(), it]);
+    twice.collect()
+}
+
+/// How an instance reaches the registry at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    Up,
+    Refusing,
+    Hanging,
+    /// Calls arrive, answers do not.
+    Deaf,
+    /// Registrations arrive late, answers do not; the rest is lost.
+    Late(Duration),
+}
+
+/// An instance's link to the registry.
+#[derive(Debug)]
+pub(super) struct Uplink {
+    to: Channel,
+    line: Mutex<Line>,
+    late: Mutex<JoinSet<()>>,
+}
+
+impl Uplink {
+    pub(super) fn new(to: &Channel, line: Line) -> Arc<Self> {
+        Arc::new(Self {
+            to: to.clone(),
+            line: Mutex::new(line),
+            late: Mutex::default(),
+        })
+    }
+
+    pub(super) fn set(&self, line: Line) {
+        *self.line.lock() = line;
+    }
+
+    pub(super) fn line(&self) -> Line {
+        *self.line.lock()
+    }
+
+    async fn through<T>(
+        &self,
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        match self.line() {
+            Line::Up => call.await,
+            Line::Refusing => Err(refused()),
+            Line::Hanging | Line::Late(_) => std::future::pending().await,
+            Line::Deaf => {
+                drop(call.await);
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Uplink {
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, Error> {
+        self.to.backend().snapshot(scope).await
+    }
+
+    async fn watch(&self, scope: &Scope, after: Revision) -> Result<Watch, Error> {
+        self.to.backend().watch(scope, after).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::full()
+    }
+}
+
+#[async_trait]
+impl Registry for Uplink {
+    async fn register(&self, asked: Registration) -> Result<Lease, Error> {
+        let backend = self.to.backend();
+        if let Line::Late(by) = self.line() {
+            let (backend, asked) = (backend.clone(), asked.clone());
+            self.late.lock().spawn(async move {
+                sleep(by).await;
+                drop(backend.register(asked).await);
+            });
+        }
+        self.through(backend.register(asked)).await
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<(), Error> {
+        self.through(self.to.backend().renew(lease)).await
+    }
+
+    async fn set_status(&self, lease: &Lease, status: Status) -> Result<(), Error> {
+        let backend = self.to.backend();
+        self.through(backend.set_status(lease, status)).await
+    }
+
+    async fn deregister(&self, lease: &Lease) -> Result<(), Error> {
+        self.through(self.to.backend().deregister(lease)).await
+    }
+
+    async fn set_override(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        forced: Option<Override>,
+    ) -> Result<(), Error> {
+        let backend = self.to.backend();
+        self.through(backend.set_override(service, id, forced))
+            .await
+    }
+}
