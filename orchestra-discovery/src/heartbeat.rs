@@ -256,6 +256,7 @@ impl Driver {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.asked() => return self.give_back().await,
                 () = tokio::time::sleep(wait) => {}
                 Ok(()) = self.wanted.changed() => {}

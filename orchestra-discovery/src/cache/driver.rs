@@ -61,6 +61,7 @@ impl Driver {
         };
         // Reading leaves no trace, so it may be dropped anywhere.
         tokio::select! {
+            biased;
             () = stop.asked() => {}
             () = self.feed(feed) => {}
         }
@@ -77,6 +78,7 @@ impl Driver {
                 return;
             }
             tokio::select! {
+                biased;
                 over = unwanted.wait_for(|depth| *depth < feed.tier) => {
                     if over.is_err() {
                         return;
@@ -154,9 +156,10 @@ impl Driver {
         loop {
             let gathered = self.gathered();
             let event = tokio::select! {
+                biased;
+                () = &mut over => return Ok(Round::Over),
                 event = watch.next() => Some(event),
                 () = gathered => None,
-                () = &mut over => return Ok(Round::Over),
             };
             match event {
                 Some(Ok(WatchEvent::Changes { changes, .. })) => {

@@ -117,9 +117,10 @@ impl Driver {
             self.begin_due(now);
             let pause = self.pause(now, stale);
             tokio::select! {
+                biased;
                 () = stop.asked() => break,
-                Some(ended) = self.probes.join_next_with_id() => self.ended(ended),
                 Ok(()) = changed.changed(), if !stale => stale = true,
+                Some(ended) = self.probes.join_next_with_id() => self.ended(ended),
                 () = tokio::time::sleep(pause) => {}
             }
         }

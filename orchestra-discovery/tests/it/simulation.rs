@@ -52,7 +52,7 @@ async fn run(seed: u64, trace: &mut Vec<String>) -> Counts {
         sleep(pause).await;
         world.settle_due(world.now());
         world.check().await;
-        if number % 100 == 99 {
+        if number % 150 == 149 {
             trace.push("rest".to_owned());
             world.come_to_rest().await;
         }

@@ -17,6 +17,8 @@ use crate::common::service;
 struct Word {
     /// By the registry's clock.
     at: Monotonic,
+    /// By the client's.
+    now: Monotonic,
     /// Which life of the member an outlier event is about.
     life: u64,
     event: Event,
@@ -41,6 +43,8 @@ pub(super) struct Ear {
     failures: BTreeMap<Arc<str>, u32>,
     source_failures: u32,
     pub(super) leases: BTreeMap<InstanceId, Tenure>,
+    /// When the registry last changed or dropped what it lists under an id.
+    pub(super) changed: BTreeMap<InstanceId, Monotonic>,
     pub(super) given_back: BTreeMap<InstanceId, Incarnation>,
     pub(super) stale: Option<Freshness>,
     pub(super) trial: bool,
@@ -60,8 +64,13 @@ impl Ear {
                 Event::Outlier { id, .. } => house.life(id),
                 _ => 0,
             };
-            let (at, event) = (clock.now(), event.clone());
-            words.lock().push(Word { at, life, event });
+            let (at, now, event) = (clock.now(), clock.0.now(), event.clone());
+            words.lock().push(Word {
+                at,
+                now,
+                life,
+                event,
+            });
         })
     }
 
@@ -86,6 +95,14 @@ impl Ear {
 
     fn registry(&mut self, word: &Word, ttl: std::time::Duration) {
         let renewed = word.at;
+        let id = match &word.event {
+            Event::Registered(it) | Event::StatusChanged(it) | Event::Overridden(it) => Some(&it.id),
+            Event::Removed(removal) => Some(&removal.id),
+            _ => None,
+        };
+        if let Some(id) = id {
+            self.changed.insert(id.clone(), word.now);
+        }
         match &word.event {
             Event::Registered(instance) if is_leased(instance) => {
                 let incarnation = instance.incarnation;

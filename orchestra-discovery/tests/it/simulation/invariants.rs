@@ -30,11 +30,9 @@ const UNDISTURBED: Duration = Duration::from_secs(20);
 #[derive(Default)]
 pub(super) struct Seen {
     revision: Revision,
-    /// Since when each member is known.
-    members: BTreeMap<(InstanceId, Incarnation), Monotonic>,
-    /// What the registry lists, and since when it is like that.
-    truth: BTreeMap<InstanceId, (Arc<Instance>, Monotonic)>,
-    gone: BTreeMap<InstanceId, Monotonic>,
+    members: BTreeSet<(InstanceId, Incarnation)>,
+    /// What the registry lists.
+    truth: BTreeMap<InstanceId, Arc<Instance>>,
     unsynced: Monotonic,
     lied: Monotonic,
     blank_since: Option<Monotonic>,
@@ -49,11 +47,6 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn known_since(&self, instance: &Instance) -> Monotonic {
-        let key = (instance.id.clone(), instance.incarnation);
-        self.members.get(&key).copied().unwrap_or(Monotonic::from_nanos(u64::MAX))
-    }
-
     pub(super) fn unsynced(&mut self, now: Monotonic) {
         self.unsynced = now;
     }
@@ -117,11 +110,7 @@ impl World {
         self.check_truth(truth.instances(), &view, now);
         self.check_processes(now).await;
         self.check_bounds(&view);
-        let keys = view.values().map(|it| (it.id.clone(), it.incarnation));
-        let members = keys.map(|key| {
-            let since = self.seen.members.get(&key).copied().unwrap_or(now);
-            (key, since)
-        });
+        let members = view.values().map(|it| (it.id.clone(), it.incarnation));
         self.seen.members = members.collect();
     }
 
@@ -186,24 +175,18 @@ impl World {
         let before = std::mem::take(&mut self.seen.truth);
         for instance in truth {
             let known = before.get(&instance.id);
-            let since = known.filter(|(it, _)| it == instance).map_or(now, |it| it.1);
-            let listed = (Arc::clone(instance), since);
+            let listed = Arc::clone(instance);
             self.seen.truth.insert(instance.id.clone(), listed);
             // Who is there and was seen there stays, unless the registry itself denies it for long.
             let key = (instance.id.clone(), instance.incarnation);
-            let stays = self.seen.members.contains_key(&key)
-                && known.is_some_and(|(it, _)| it.incarnation == instance.incarnation)
+            let stays = self.seen.members.contains(&key)
+                && known.is_some_and(|it| it.incarnation == instance.incarnation)
                 && now.since(self.seen.lied) > SETTLED;
             let found = view.get(&instance.id);
             assert!(
                 !stays || found.is_some_and(|it| it.incarnation == instance.incarnation),
                 "{instance:?} disappeared"
             );
-        }
-        for id in before.into_keys() {
-            if !self.seen.truth.contains_key(&id) {
-                self.seen.gone.insert(id, now);
-            }
         }
         if truth.is_empty() {
             self.seen.emptied = now;
@@ -218,10 +201,12 @@ impl World {
     }
 
     fn check_synced(&self, view: &BTreeMap<InstanceId, Arc<Instance>>, now: Monotonic) {
-        for (instance, since) in self.seen.truth.values() {
-            if now.since(*since) < PROMPT {
-                continue;
-            }
+        let lately = |id: &InstanceId| {
+            let changed = self.ear.changed.get(id);
+            changed.is_some_and(|at| now.since(*at) < PROMPT)
+        };
+        let listed = self.seen.truth.values();
+        for instance in listed.filter(|it| !lately(&it.id)) {
             let found = view.get(&instance.id);
             let same = |it: &Arc<Instance>| {
                 (it.incarnation, it.status, it.forced, it.weight)
@@ -233,10 +218,8 @@ impl World {
             return;
         }
         for instance in view.values().filter(|it| is_leased(it)) {
-            let gone = self.seen.gone.get(&instance.id);
-            let lately = gone.is_some_and(|at| now.since(*at) < PROMPT);
             let listed = self.seen.truth.contains_key(&instance.id);
-            assert!(listed || lately, "{instance:?} is gone");
+            assert!(listed || lately(&instance.id), "{instance:?} is gone");
         }
     }
 
@@ -269,7 +252,7 @@ impl World {
                 continue;
             }
             let (n, lease) = (process.n, process.heartbeat.lease());
-            let listed = self.seen.truth.get(&id(n)).map(|(it, _)| it.incarnation);
+            let listed = self.seen.truth.get(&id(n)).map(|it| it.incarnation);
             let held = lease.map(|lease| lease.incarnation);
             assert!(held.is_some() && held == listed, "{n}: {held:?}, {listed:?}");
         }
@@ -296,7 +279,7 @@ impl World {
         self.seen.mood_changed(Mood::Up, self.now());
         self.house.open_all();
         self.lines(Line::Up, |_| true);
-        for _ in 0..160 {
+        for _ in 0..80 {
             self.settle_due(self.now());
             while self.leaving.try_join_next().is_some() {}
             sleep(secs(1)).await;

@@ -171,6 +171,7 @@ impl WatchStream for Stream {
                 return Ok(WatchEvent::Resync);
             }
             tokio::select! {
+                biased;
                 event = self.inner.next(), if mood == Mood::Up => return match event? {
                     WatchEvent::Changes { revision, changes } if self.garbled => {
                         let changes = garbled(changes);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use orchestra_core::{InstanceId, Monotonic, Outcome};
+use orchestra_core::{Clock, InstanceId, Monotonic, Outcome, TokioClock};
 use orchestra_discovery::{
     Gate, GateToken, Gates, Incarnation, Instance, Probe, Refusal, Verdict,
 };
@@ -131,6 +131,7 @@ struct House {
     /// Counts gates, that is lives of members.
     lives: u64,
     latest: BTreeMap<InstanceId, u64>,
+    born: BTreeMap<u64, Monotonic>,
     open: BTreeMap<u64, BTreeSet<u64>>,
     shut: BTreeSet<InstanceId>,
     tokens: u64,
@@ -138,10 +139,21 @@ struct House {
 }
 
 /// Gates that count what passes.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Gatehouse(Arc<Mutex<House>>);
+#[derive(Debug, Clone)]
+pub(super) struct Gatehouse(Arc<Mutex<House>>, TokioClock);
 
 impl Gatehouse {
+    pub(super) fn new(clock: TokioClock) -> Self {
+        Self(Arc::default(), clock)
+    }
+
+    /// Since when the present life of a member lasts.
+    pub(super) fn born(&self, id: &InstanceId) -> Monotonic {
+        let house = self.0.lock();
+        let born = house.latest.get(id).and_then(|life| house.born.get(life));
+        born.copied().unwrap_or_default()
+    }
+
     /// The present life of a member.
     pub(super) fn life(&self, id: &InstanceId) -> u64 {
         self.0.lock().latest.get(id).copied().unwrap_or(0)
@@ -179,8 +191,10 @@ impl Gates for Gatehouse {
         let mut house = self.0.lock();
         house.lives += 1;
         let (id, life) = (instance.id.clone(), house.lives);
+        house.born.insert(life, self.1.now());
         if let Some(former) = house.latest.insert(id.clone(), life) {
             house.open.remove(&former);
+            house.born.remove(&former);
         }
         let house = self.clone();
         Arc::new(Door { id, life, house })

@@ -148,7 +148,7 @@ impl World {
         let setup = Setup::draw(&mut rng);
         let clock = TokioClock::new();
         let registry_clock = Arc::new(Stepped(clock, AtomicU64::new(0)));
-        let (ear, house, ward) = (Ear::default(), Gatehouse::default(), Ward::default());
+        let (ear, house, ward) = (Ear::default(), Gatehouse::new(clock), Ward::default());
         let listener = ear.listener(&registry_clock, &house);
         let wall = 1_700_000_000_000;
         let backend = memory::Config::default()
@@ -438,8 +438,8 @@ fn gathering(seed: u64) -> cache::Config {
     config.negative_ttl = secs(3);
     config.max_services = NonZeroUsize::new(MAX_SERVICES).unwrap();
     config.max_negative = NonZeroUsize::new(4).unwrap();
-    config.preserve.window = secs(10);
+    config.preserve.window = secs(5);
     config.preserve.confirmations = 3;
-    config.preserve.max_hold = secs(60);
+    config.preserve.max_hold = secs(30);
     config
 }
