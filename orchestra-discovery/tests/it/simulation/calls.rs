@@ -116,7 +116,9 @@ impl World {
             _ => Vec::new(),
         };
         context = context.tried(&tried);
-        let sticky = (self.rng.u8(..8) == 0).then(|| any(&mut self.rng)).flatten();
+        let sticky = (self.rng.u8(..8) == 0)
+            .then(|| any(&mut self.rng))
+            .flatten();
         if let Some(sticky) = &sticky {
             context = context.sticky(sticky);
         }
@@ -190,9 +192,8 @@ impl World {
         let out = |it: &Instance| it.forced == Some(Override::OutOfService);
         assert_eq!(none.registered, count(|_| true));
         assert_eq!(none.draining, count(|it| it.status == Status::Draining));
-        let out_of_service = count(|it| {
-            it.status == Status::Ready && it.forced == Some(Override::OutOfService)
-        });
+        let out_of_service =
+            count(|it| it.status == Status::Ready && it.forced == Some(Override::OutOfService));
         assert_eq!(none.out_of_service, out_of_service);
         let weightless = members.values().filter(|it| it.weight == 0);
         let weightless = weightless.filter(|it| it.status == Status::Ready && !out(it));

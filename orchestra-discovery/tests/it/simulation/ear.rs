@@ -96,7 +96,9 @@ impl Ear {
     fn registry(&mut self, word: &Word, ttl: std::time::Duration) {
         let renewed = word.at;
         let id = match &word.event {
-            Event::Registered(it) | Event::StatusChanged(it) | Event::Overridden(it) => Some(&it.id),
+            Event::Registered(it) | Event::StatusChanged(it) | Event::Overridden(it) => {
+                Some(&it.id)
+            }
             Event::Removed(removal) => Some(&removal.id),
             _ => None,
         };
@@ -188,7 +190,10 @@ impl Ear {
                 let anew = failures == 1 && &*source == "fallback";
                 assert!(failures == next || anew, "{source}: {before:?}, {failures}");
             }
-            Event::UpstreamRecovered { service: of, source } if of == service() => {
+            Event::UpstreamRecovered {
+                service: of,
+                source,
+            } if of == service() => {
                 let before = self.failures.remove(&source);
                 assert!(before.is_some(), "{source} had not failed");
             }

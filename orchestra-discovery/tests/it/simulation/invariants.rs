@@ -135,7 +135,10 @@ impl World {
         assert_eq!(endpoints.len(), view.len(), "a double share: {view:?}");
         let spare = view.keys().filter(|id| id.as_str().starts_with('f'));
         let spare = spare.count();
-        assert!(spare == 0 || spare == view.len(), "a fallback beside others");
+        assert!(
+            spare == 0 || spare == view.len(),
+            "a fallback beside others"
+        );
         assert_eq!(self.resolver.is_in_panic(), self.ear.in_panic);
         assert_eq!(self.house.faults(), Vec::<String>::new());
     }
@@ -210,7 +213,12 @@ impl World {
             let found = view.get(&instance.id);
             let same = |it: &Arc<Instance>| {
                 (it.incarnation, it.status, it.forced, it.weight)
-                    == (instance.incarnation, instance.status, instance.forced, instance.weight)
+                    == (
+                        instance.incarnation,
+                        instance.status,
+                        instance.forced,
+                        instance.weight,
+                    )
             };
             assert!(found.is_some_and(same), "{instance:?} is seen as {found:?}");
         }
@@ -254,7 +262,10 @@ impl World {
             let (n, lease) = (process.n, process.heartbeat.lease());
             let listed = self.seen.truth.get(&id(n)).map(|it| it.incarnation);
             let held = lease.map(|lease| lease.incarnation);
-            assert!(held.is_some() && held == listed, "{n}: {held:?}, {listed:?}");
+            assert!(
+                held.is_some() && held == listed,
+                "{n}: {held:?}, {listed:?}"
+            );
         }
     }
 
@@ -311,7 +322,10 @@ impl World {
             let instance = &view[&id(process.n)];
             assert_eq!(instance.status, process.status, "{instance:?}");
         }
-        assert_eq!(view.keys().cloned().collect::<BTreeSet<_>>(), self.expected().await);
+        assert_eq!(
+            view.keys().cloned().collect::<BTreeSet<_>>(),
+            self.expected().await
+        );
         assert!(self.ear.holds.is_empty(), "{:?}", self.ear.holds);
         for id in view.keys() {
             assert_eq!(self.resolver.in_flight(id), Some(0), "{id}");
@@ -330,10 +344,17 @@ impl World {
             if feed == Feed::Fallback && !expected.is_empty() {
                 break;
             }
-            let listed = self.channel(feed).backend().snapshot(&scope()).await.unwrap();
+            let listed = self
+                .channel(feed)
+                .backend()
+                .snapshot(&scope())
+                .await
+                .unwrap();
             for instance in listed.instances() {
                 let endpoint = instance.endpoint.to_string();
-                expected.entry(endpoint).or_insert_with(|| instance.id.clone());
+                expected
+                    .entry(endpoint)
+                    .or_insert_with(|| instance.id.clone());
             }
         }
         expected.into_values().collect()
@@ -342,5 +363,7 @@ impl World {
 
 /// Its id was taken by another.
 async fn has_ended(process: &Process) -> bool {
-    timeout(Duration::ZERO, process.heartbeat.ended()).await.is_ok()
+    timeout(Duration::ZERO, process.heartbeat.ended())
+        .await
+        .is_ok()
 }

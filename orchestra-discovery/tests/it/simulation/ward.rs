@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use orchestra_core::{Clock, InstanceId, Monotonic, Outcome, TokioClock};
-use orchestra_discovery::{
-    Gate, GateToken, Gates, Incarnation, Instance, Probe, Refusal, Verdict,
-};
+use orchestra_discovery::{Gate, GateToken, Gates, Incarnation, Instance, Probe, Refusal, Verdict};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
@@ -95,7 +93,13 @@ struct Late<'a>(&'a Ward, Option<Key>);
 impl Drop for Late<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.1.take() {
-            self.0.0.lock().records.entry(key).or_default().note(false, false);
+            self.0
+                .0
+                .lock()
+                .records
+                .entry(key)
+                .or_default()
+                .note(false, false);
         }
     }
 }
@@ -224,7 +228,10 @@ impl Gate for Door {
         let mut house = self.house.0.lock();
         let inside = house.open.entry(self.life).or_default();
         if !inside.remove(&token.as_u64()) {
-            let fault = format!("{token:?} of life {} of {} is settled twice", self.life, self.id);
+            let fault = format!(
+                "{token:?} of life {} of {} is settled twice",
+                self.life, self.id
+            );
             house.faults.push(fault);
         }
     }
