@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use self::plan::Act;
@@ -23,6 +26,38 @@ use self::world::World;
 
 /// So many events make a run.
 const EVENTS: usize = 300;
+
+/// What a test of this size must have come across.
+const MUST_HAPPEN: [&str; 28] = [
+    "deregistered",
+    "ejected",
+    "empty unconfirmed",
+    "expired",
+    "fallback",
+    "gate bypassed",
+    "health",
+    "heartbeat failed",
+    "heartbeat replaced",
+    "mass checks",
+    "negative",
+    "not picked",
+    "overridden",
+    "panic",
+    "panic checks",
+    "preserved",
+    "released",
+    "renewed",
+    "replaced",
+    "restored",
+    "stale",
+    "status",
+    "suppressed",
+    "synced checks",
+    "trial",
+    "upstream failed",
+    "upstream recovered",
+    "withheld",
+];
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -35,6 +70,13 @@ fn millis(millis: u64) -> Duration {
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap())
+}
+
+/// Lets everything happen that needs no time.
+async fn quiet() {
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// How often what happened.
@@ -51,6 +93,7 @@ async fn run(seed: u64, trace: &mut Vec<String>) -> Counts {
         let pause = millis([0, 5, 150, 700, 1_500][world.rng.usize(..5)]);
         sleep(pause).await;
         world.settle_due(world.now());
+        quiet().await;
         world.check().await;
         if number % 150 == 149 {
             trace.push("rest".to_owned());
@@ -61,7 +104,13 @@ async fn run(seed: u64, trace: &mut Vec<String>) -> Counts {
     counts.insert("checks", world.seen.checks);
     counts.insert("synced checks", world.seen.synced_checks);
     counts.insert("mass checks", world.seen.mass_checks);
+    counts.insert("panic checks", world.seen.panic_checks);
+    counts.insert("fallback", world.seen.fallback_checks);
+    counts.retain(|_, count| *count > 0);
     world.end().await;
+    quiet().await;
+    let alive = Handle::current().metrics().num_alive_tasks();
+    assert_eq!(alive, 0, "tasks outlive what they belong to");
     counts
 }
 
@@ -89,11 +138,21 @@ fn whatever_fails_invariants_hold_after_every_event() {
         return;
     }
     let seeds = number("ORCHESTRA_SEEDS").unwrap_or(50);
-    let mut all = Counts::new();
-    for seed in 0..seeds {
-        for (what, count) in simulate(seed) {
-            *all.entry(what).or_default() += count;
+    let all = Mutex::new(Counts::new());
+    let halves = [0, 1].map(|first| (first..seeds).step_by(2));
+    std::thread::scope(|scope| {
+        for half in halves {
+            scope.spawn(|| {
+                for (what, count) in half.flat_map(simulate) {
+                    *all.lock().entry(what).or_default() += count;
+                }
+            });
         }
-    }
+    });
+    let all = all.into_inner();
     println!("{all:#?}");
+    // What never happens is not tested.
+    for what in MUST_HAPPEN {
+        assert!(all.contains_key(what), "{what} never happened");
+    }
 }

@@ -66,13 +66,13 @@ impl Calls {
 }
 
 /// How members stand before or after a pick.
-struct Standing {
+pub(super) struct Standing {
     in_panic: bool,
     ejected: Vec<InstanceId>,
 }
 
 impl World {
-    fn standing(&mut self, members: &BTreeMap<InstanceId, Arc<Instance>>) -> Standing {
+    pub(super) fn standing(&mut self, members: &BTreeMap<InstanceId, Arc<Instance>>) -> Standing {
         self.listen();
         let ids = members.keys();
         let ejected = ids.filter(|id| self.ear.is_ejected(id, &self.house));
@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Whether nothing speaks against a call to this member.
-    fn is_fit(&self, instance: &Instance, before: &Standing, after: &Standing) -> bool {
+    pub(super) fn is_fit(&self, instance: &Instance, before: &Standing, after: &Standing) -> bool {
         let id = &instance.id;
         let ejected = before.ejected.contains(id) || after.ejected.contains(id);
         instance.forced == Some(Override::ForcedHealthy)

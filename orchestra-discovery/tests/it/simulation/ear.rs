@@ -6,7 +6,7 @@ use std::sync::Arc;
 use orchestra_core::{Clock, InstanceId, Listener, Monotonic, ServiceName};
 use orchestra_discovery::cache::Freshness;
 use orchestra_discovery::{
-    Event, Incarnation, Instance, RemovalReason, outlier::Change as Decided,
+    ErrorKind, Event, Incarnation, Instance, RemovalReason, outlier::Change as Decided,
 };
 use parking_lot::Mutex;
 
@@ -233,6 +233,7 @@ fn kind(event: &Event) -> &'static str {
             RemovalReason::Deregistered => "deregistered",
             _ => "replaced",
         },
+        Event::HeartbeatFailed { kind, .. } if *kind == ErrorKind::Replaced => "heartbeat replaced",
         Event::HeartbeatFailed { .. } => "heartbeat failed",
         Event::Picked { trial: true, .. } => "trial",
         Event::Picked { .. } => "picked",

@@ -44,6 +44,8 @@ pub(super) struct Seen {
     pub(super) checks: u64,
     pub(super) synced_checks: u64,
     pub(super) mass_checks: u64,
+    pub(super) panic_checks: u64,
+    pub(super) fallback_checks: u64,
 }
 
 impl Seen {
@@ -105,6 +107,7 @@ impl World {
         self.note_lies(now);
         let view = self.members();
         self.check_view(&view);
+        self.check_panic(&view);
         self.check_in_flight(&view);
         self.check_leases();
         self.check_truth(truth.instances(), &view, now);
@@ -139,8 +142,29 @@ impl World {
             spare == 0 || spare == view.len(),
             "a fallback beside others"
         );
+        self.seen.fallback_checks += u64::from(spare > 0);
         assert_eq!(self.resolver.is_in_panic(), self.ear.in_panic);
         assert_eq!(self.house.faults(), Vec::<String>::new());
+    }
+
+    /// In panic is who has fewer than half of the members to call, as far as probes and events tell.
+    fn check_panic(&mut self, view: &BTreeMap<InstanceId, Arc<Instance>>) {
+        let now = self.now();
+        let takers: Vec<_> = view.values().filter(|it| it.takes_calls()).collect();
+        let standing = self.standing(view);
+        let settled = |it: &&Arc<Instance>| {
+            let probed = self.ward.record(it).serves.is_some();
+            probed && now.since(self.house.born(&it.id)) > millis(100)
+        };
+        if !takers.iter().all(settled) {
+            return;
+        }
+        let fit = takers
+            .iter()
+            .filter(|it| self.is_fit(it, &standing, &standing));
+        let in_panic = !self.setup.calm && fit.count() * 100 < takers.len() * 50;
+        assert_eq!(self.ear.in_panic, in_panic, "{takers:?}");
+        self.seen.panic_checks += 1;
     }
 
     fn check_in_flight(&mut self, view: &BTreeMap<InstanceId, Arc<Instance>>) {
@@ -290,7 +314,7 @@ impl World {
         self.seen.mood_changed(Mood::Up, self.now());
         self.house.open_all();
         self.lines(Line::Up, |_| true);
-        for _ in 0..80 {
+        for _ in 0..45 {
             self.settle_due(self.now());
             while self.leaving.try_join_next().is_some() {}
             sleep(secs(1)).await;

@@ -50,6 +50,9 @@ pub(super) enum Act {
     Shut(u8, bool),
     Calls(u32),
     AbortCalls,
+    /// Asks the cache for the members.
+    Ask,
+    /// Asks it for a service that there is not.
     Lookup(u8),
     /// Many changes, some milliseconds apart.
     Churn(Vec<(u8, Act)>),
@@ -98,8 +101,8 @@ impl Act {
         let n = rng.u8(1..=PROCESSES);
         match rng.u8(..100) {
             0..14 => Self::Start(n, weight(rng)),
-            14..17 => Self::Stop(n),
-            17..19 => Self::Crash(n),
+            14..16 => Self::Stop(n),
+            16..19 => Self::Crash(n),
             19..22 => Self::Restart(n, weight(rng)),
             22 => Self::Twin(n),
             23..25 => Self::Drain(n, millis(rng.u64(..6_000))),
@@ -114,15 +117,17 @@ impl Act {
             47 => Self::Keep,
             48 => Self::Lag,
             49 if rng.u8(..3) == 0 => Self::RestartRegistry,
-            50 => Self::Freeze(millis(rng.u64(..7_000))),
-            51 => Self::Wall(rng.i64(-7_200_000..7_200_000)),
-            52..55 => Self::Dns(n, rng.bool()),
+            50..52 => Self::Freeze(millis(rng.u64(3_500..6_500))),
+            52 => Self::Wall(rng.i64(-7_200_000..7_200_000)),
+            53..55 => Self::Dns(n, rng.bool()),
             55..61 => Self::Condition(n, condition(rng)),
-            61 => Self::Shut(n, rng.u8(..4) == 0),
-            62..84 => Self::Calls(rng.u32(1..30)),
-            84 => Self::AbortCalls,
-            85..87 => Self::Lookup(rng.u8(..)),
-            87..90 => Self::churn(rng),
+            61..63 => Self::Shut(n, rng.bool()),
+            63 => Self::Calls(rng.u32(100..200)),
+            64..86 => Self::Calls(rng.u32(1..30)),
+            86 => Self::AbortCalls,
+            87 => Self::Lookup(rng.u8(..)),
+            88..90 => Self::Ask,
+            90..93 => Self::churn(rng),
             _ => Self::Nothing,
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use orchestra_core::{Clock, InstanceId, Monotonic, TokioClock};
-use orchestra_discovery::cache::{self, SourceOptions};
+use orchestra_discovery::cache::{self, Freshness, SourceOptions};
 use orchestra_discovery::heartbeat::{self, Heartbeat};
 use orchestra_discovery::priority::OnPanic;
 use orchestra_discovery::registry::memory;
@@ -382,11 +382,24 @@ impl World {
             Act::Shut(n, shut) => self.house.shut(&id(*n), *shut),
             Act::Calls(count) => self.call(*count),
             Act::AbortCalls => self.calls.abort(),
+            Act::Ask => self.ask().await,
             Act::Lookup(n) => {
                 let stranger = format!("stranger-{}", n % 20).parse().unwrap();
                 let _none = tokio::time::timeout(secs(2), self.cache.lookup(&stranger)).await;
             }
             _ => {}
+        }
+    }
+
+    /// What is not fresh is said to be so.
+    async fn ask(&mut self) {
+        let service = service();
+        let answer = tokio::time::timeout(secs(2), self.cache.lookup(&service)).await;
+        self.ear.listen(TTL);
+        if let Ok(Ok(answer)) = answer
+            && answer.freshness > Freshness::Fresh
+        {
+            assert_eq!(self.ear.stale, Some(answer.freshness), "stale and silent");
         }
     }
 
@@ -410,11 +423,17 @@ impl World {
         self.registry_clock.1.fetch_add(nanos, Ordering::Relaxed);
         let after = self.registry.backend().snapshot(&scope()).await.unwrap();
         let left: BTreeMap<_, _> = after.instances().iter().map(|it| (&it.id, it)).collect();
-        let lost = before.instances().iter().map(|it| it.id.clone());
+        // What the client never saw is not held.
+        let view = self.members();
+        let seen = before.instances().iter().filter(|it| {
+            let found = view.get(&it.id);
+            found.is_some_and(|found| found.incarnation == it.incarnation)
+        });
+        let lost = seen.clone().map(|it| it.id.clone());
         let lost: Vec<_> = lost.filter(|id| !left.contains_key(id)).collect();
         self.ear.listen(TTL);
         self.ear.given_back.clear();
-        let (of, holds) = (before.instances().len(), self.ear.holds_left);
+        let (of, holds) = (seen.count(), self.ear.holds_left);
         self.seen.frozen(lost, of, holds, self.clock.now());
     }
 
