@@ -28,7 +28,7 @@ use self::world::World;
 const EVENTS: usize = 300;
 
 /// What a test of this size must have come across.
-const MUST_HAPPEN: [&str; 28] = [
+const MUST_HAPPEN: [&str; 29] = [
     "deregistered",
     "ejected",
     "empty unconfirmed",
@@ -53,6 +53,7 @@ const MUST_HAPPEN: [&str; 28] = [
     "status",
     "suppressed",
     "synced checks",
+    "tombstone checks",
     "trial",
     "upstream failed",
     "upstream recovered",
@@ -104,6 +105,7 @@ async fn run(seed: u64, trace: &mut Vec<String>) -> Counts {
     counts.insert("checks", world.seen.checks);
     counts.insert("synced checks", world.seen.synced_checks);
     counts.insert("mass checks", world.seen.mass_checks);
+    counts.insert("tombstone checks", world.seen.tombstone_checks);
     counts.insert("panic checks", world.seen.panic_checks);
     counts.insert("fallback", world.seen.fallback_checks);
     counts.retain(|_, count| *count > 0);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use orchestra_core::{Clock, InstanceId, Listener, Monotonic, ServiceName};
 use orchestra_discovery::cache::Freshness;
@@ -29,6 +30,8 @@ struct Word {
 pub(super) struct Tenure {
     pub(super) incarnation: Incarnation,
     pub(super) renewed: Monotonic,
+    /// By the client's clock.
+    begun: Monotonic,
 }
 
 #[derive(Default)]
@@ -45,7 +48,8 @@ pub(super) struct Ear {
     pub(super) leases: BTreeMap<InstanceId, Tenure>,
     /// When the registry last changed or dropped what it lists under an id.
     pub(super) changed: BTreeMap<InstanceId, Monotonic>,
-    pub(super) given_back: BTreeMap<InstanceId, Incarnation>,
+    /// Who gave its lease back, when, and how long it had had it.
+    pub(super) given_back: BTreeMap<InstanceId, (Monotonic, Duration)>,
     pub(super) stale: Option<Freshness>,
     pub(super) trial: bool,
     pub(super) counts: BTreeMap<&'static str, u64>,
@@ -84,7 +88,7 @@ impl Ear {
     }
 
     /// Takes in what was said since.
-    pub(super) fn listen(&mut self, ttl: std::time::Duration) {
+    pub(super) fn listen(&mut self, ttl: Duration) {
         let words = std::mem::take(&mut *self.words.lock());
         for word in words {
             *self.counts.entry(kind(&word.event)).or_default() += 1;
@@ -93,7 +97,7 @@ impl Ear {
         }
     }
 
-    fn registry(&mut self, word: &Word, ttl: std::time::Duration) {
+    fn registry(&mut self, word: &Word, ttl: Duration) {
         let renewed = word.at;
         let id = match &word.event {
             Event::Registered(it) | Event::StatusChanged(it) | Event::Overridden(it) => {
@@ -111,7 +115,9 @@ impl Ear {
                 let tenure = Tenure {
                     incarnation,
                     renewed,
+                    begun: word.now,
                 };
+                self.given_back.remove(&instance.id);
                 let former = self.leases.insert(instance.id.clone(), tenure);
                 let rose = former.is_none_or(|former| former.incarnation < incarnation);
                 assert!(rose, "{former:?} was followed by {instance:?}");
@@ -136,8 +142,9 @@ impl Ear {
                     }
                     RemovalReason::Deregistered => {
                         self.leases.remove(&removal.id);
-                        let (id, incarnation) = (removal.id.clone(), removal.incarnation);
-                        self.given_back.insert(id, incarnation);
+                        let age = word.now.since(tenure.begun);
+                        let back = (word.now, age);
+                        self.given_back.insert(removal.id.clone(), back);
                     }
                     _ => {}
                 }

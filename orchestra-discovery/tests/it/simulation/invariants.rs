@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::ear::is_leased;
 use super::link::{Line, Mood};
 use super::plan::Feed;
-use super::world::{MAX_PROBES, MAX_SERVICES, Process, TTL, World, id};
+use super::world::{MAX_PROBES, MAX_SERVICES, Process, TOMBSTONE, TTL, World, endpoint, id};
 use super::{millis, secs};
 use crate::cache::scope;
 
@@ -39,6 +39,11 @@ pub(super) struct Seen {
     up_since: Monotonic,
     emptied: Monotonic,
     pub(super) disturbed: BTreeMap<u8, Monotonic>,
+    /// The numbers of processes that there were two of.
+    pub(super) contested: BTreeSet<u8>,
+    pub(super) dns_unsynced: Monotonic,
+    pub(super) dns_changed: BTreeMap<u8, Monotonic>,
+    pub(super) tombstone_checks: u64,
     frozen: Option<(Monotonic, Vec<InstanceId>, u64)>,
     is_synced: bool,
     pub(super) checks: u64,
@@ -225,6 +230,7 @@ impl World {
             self.check_synced(view, now);
         }
         self.check_frozen(view, now);
+        self.check_tombstones(view, now);
     }
 
     fn check_synced(&self, view: &BTreeMap<InstanceId, Arc<Instance>>, now: Monotonic) {
@@ -255,6 +261,26 @@ impl World {
         }
     }
 
+    /// Who gave its lease back does not live on in DNS.
+    fn check_tombstones(&mut self, view: &BTreeMap<InstanceId, Arc<Instance>>, now: Monotonic) {
+        let endpoints: BTreeSet<_> = view.values().map(|it| it.endpoint.to_string()).collect();
+        let excuse = self.seen.unsynced.max(self.seen.dns_unsynced);
+        for n in 1..=super::plan::PROCESSES {
+            let Some(&(at, lasted)) = self.ear.given_back.get(&id(n)) else {
+                continue;
+            };
+            let age = now.since(at);
+            let changed = self.seen.dns_changed.get(&n).copied().unwrap_or_default();
+            let is_heard = at.since(excuse) > SETTLED && at.since(changed) > PROMPT;
+            // The client may not have noticed one that came and went, and knows no address then.
+            let is_heard = is_heard && lasted > PROMPT;
+            if is_heard && age > PROMPT && age < TOMBSTONE {
+                assert!(!endpoints.contains(&endpoint(n)), "{n} lives on");
+                self.seen.tombstone_checks += 1;
+            }
+        }
+    }
+
     fn check_frozen(&mut self, view: &BTreeMap<InstanceId, Arc<Instance>>, now: Monotonic) {
         let Some((at, lost, holds_left)) = &self.seen.frozen else {
             return;
@@ -265,7 +291,7 @@ impl World {
         // Another hold may just have ended, and these with it.
         let ended = self.ear.holds_left > *holds_left;
         for id in lost.iter().filter(|_| !ended) {
-            let given_back = self.ear.given_back.contains_key(id);
+            let given_back = self.ear.given_back.get(id).is_some_and(|it| it.0 >= *at);
             assert!(view.contains_key(id) || given_back, "{id} is not held");
         }
         self.seen.mass_checks += 1;
@@ -274,6 +300,12 @@ impl World {
 
     async fn check_processes(&mut self, now: Monotonic) {
         for process in &self.processes {
+            let contested = self.seen.contested.contains(&process.n);
+            assert!(
+                contested || !has_ended(process).await,
+                "{} gave up",
+                process.n
+            );
             let since = self.seen.disturbed.get(&process.n).copied();
             let calm = since.is_none_or(|at| now.since(at) > UNDISTURBED);
             if !calm || process.uplink.line() != Line::Up {

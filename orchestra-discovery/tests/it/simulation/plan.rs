@@ -48,6 +48,8 @@ pub(super) enum Act {
     Dns(u8, bool),
     Condition(u8, Condition),
     Shut(u8, bool),
+    /// The gates of all.
+    Gates(bool),
     Calls(u32),
     AbortCalls,
     /// Asks the cache for the members.
@@ -84,8 +86,19 @@ fn feed(rng: &mut fastrand::Rng) -> Feed {
 }
 
 fn condition(rng: &mut fastrand::Rng) -> Condition {
-    use Condition::{Critical, Failing, Hanging, Limping, Well};
-    [Well, Well, Well, Well, Limping, Failing, Critical, Hanging][rng.usize(..8)]
+    use Condition::{Critical, Failing, Hanging, Limping, Treacherous, Well};
+    let conditions = [
+        Well,
+        Well,
+        Well,
+        Well,
+        Limping,
+        Failing,
+        Critical,
+        Hanging,
+        Treacherous,
+    ];
+    conditions[rng.usize(..conditions.len())]
 }
 
 fn forced(rng: &mut fastrand::Rng) -> Option<Override> {
@@ -121,7 +134,8 @@ impl Act {
             52 => Self::Wall(rng.i64(-7_200_000..7_200_000)),
             53..55 => Self::Dns(n, rng.bool()),
             55..61 => Self::Condition(n, condition(rng)),
-            61..63 => Self::Shut(n, rng.bool()),
+            61 => Self::Shut(n, rng.bool()),
+            62 => Self::Gates(rng.u8(..3) == 0),
             63 => Self::Calls(rng.u32(100..200)),
             64..86 => Self::Calls(rng.u32(1..30)),
             86 => Self::AbortCalls,

@@ -17,6 +17,8 @@ pub(super) enum Condition {
     Well,
     Limping,
     Failing,
+    /// Passes its checks and fails its calls.
+    Treacherous,
     Critical,
     Hanging,
 }
@@ -115,7 +117,7 @@ impl Probe for Ward {
         sleep(millis(3)).await;
         let key = late.1.take().unwrap();
         let (verdict, serves, at_once) = match condition {
-            Some(Condition::Well) => (Verdict::Pass, true, false),
+            Some(Condition::Well | Condition::Treacherous) => (Verdict::Pass, true, false),
             Some(Condition::Limping) => (Verdict::Degraded("limps".into()), true, false),
             Some(Condition::Critical) => (Verdict::Critical("stopped".into()), false, true),
             _ => (Verdict::Fail("refused".into()), false, false),

@@ -30,6 +30,7 @@ use crate::cache::scope;
 use crate::common::service;
 
 pub(super) const TTL: Duration = Duration::from_secs(6);
+pub(super) const TOMBSTONE: Duration = Duration::from_secs(20);
 pub(super) const MAX_SERVICES: usize = 8;
 pub(super) const MAX_PROBES: usize = 8;
 /// Of records that are not there by a lease.
@@ -240,7 +241,9 @@ impl World {
         self.seen.disturbed.insert(n, self.clock.now());
         let asked = asked(id(n).as_str(), &endpoint(n), TTL).weight(weight);
         let uplink = Uplink::new(&self.registry, Line::Up);
-        let config = heartbeat::Config::default().seed(self.rng.u64(..));
+        let config = heartbeat::Config::default()
+            .seed(self.rng.u64(..))
+            .listener(self.ear.listener(&self.registry_clock, &self.house));
         let heartbeat = Heartbeat::start(uplink.clone(), asked, config);
         self.processes.push(Process {
             n,
@@ -294,13 +297,17 @@ impl World {
     async fn do_one(&mut self, act: &Act) {
         match act {
             Act::Start(n, weight) if !self.runs(*n) => self.start(*n, *weight),
-            Act::Twin(n) if self.runs(*n) => self.start(*n, 1),
+            Act::Twin(n) if self.runs(*n) => {
+                self.seen.contested.insert(*n);
+                self.start(*n, 1);
+            }
             Act::Crash(n) => drop(self.take(*n)),
             Act::Restart(n, weight) => {
                 drop(self.take(*n));
                 self.start(*n, *weight);
             }
             Act::Stop(n) => {
+                self.seen.contested.insert(*n);
                 for process in self.take(*n) {
                     self.leaving.spawn(async move {
                         let _lapses = process.heartbeat.shutdown().await.is_err();
@@ -308,6 +315,7 @@ impl World {
                 }
             }
             Act::Drain(n, busy) => {
+                self.seen.contested.insert(*n);
                 let busy = *busy;
                 for process in self.take(*n) {
                     self.leaving.spawn(async move {
@@ -352,10 +360,14 @@ impl World {
                 if *feed == Feed::Registry && !lasting {
                     self.seen.mood_changed(*mood, self.clock.now());
                 }
+                if *feed == Feed::Dns {
+                    self.seen.dns_unsynced = self.clock.now();
+                }
             }
             Act::Reset(feed) => {
                 self.channel(*feed).reset();
                 self.seen.unsynced(self.clock.now());
+                self.seen.dns_unsynced = self.clock.now();
             }
             Act::Keep => {
                 let snapshot = self.registry.backend().snapshot(&scope()).await.unwrap();
@@ -369,6 +381,7 @@ impl World {
             Act::Freeze(lasting) => self.freeze(*lasting).await,
             Act::Wall(step) => self.wall += step,
             Act::Dns(n, listed) => {
+                self.seen.dns_changed.insert(*n, self.clock.now());
                 let backend = self.dns.backend();
                 let record = asked(&format!("10-0-0-{n}"), &endpoint(*n), LASTING);
                 let lease = backend.register(record).await.unwrap();
@@ -380,6 +393,11 @@ impl World {
                 self.ward.set(&endpoint(*n), Some(*condition));
             }
             Act::Shut(n, shut) => self.house.shut(&id(*n), *shut),
+            Act::Gates(shut) => {
+                for id in self.members().keys() {
+                    self.house.shut(id, *shut);
+                }
+            }
             Act::Calls(count) => self.call(*count),
             Act::AbortCalls => self.calls.abort(),
             Act::Ask => self.ask().await,
@@ -432,7 +450,6 @@ impl World {
         let lost = seen.clone().map(|it| it.id.clone());
         let lost: Vec<_> = lost.filter(|id| !left.contains_key(id)).collect();
         self.ear.listen(TTL);
-        self.ear.given_back.clear();
         let (of, holds) = (seen.count(), self.ear.holds_left);
         self.seen.frozen(lost, of, holds, self.clock.now());
     }
@@ -453,7 +470,7 @@ fn gathering(seed: u64) -> cache::Config {
     let mut config = cache::Config::default();
     config.seed = Some(seed);
     config.refresh = secs(10);
-    config.tombstone = secs(20);
+    config.tombstone = TOMBSTONE;
     config.negative_ttl = secs(3);
     config.max_services = NonZeroUsize::new(MAX_SERVICES).unwrap();
     config.max_negative = NonZeroUsize::new(4).unwrap();
