@@ -8,7 +8,7 @@ use super::shared::{Feed, Shared};
 use super::view::Verdict;
 use crate::coalesce::Coalescer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::{Scope, Watch, WatchEvent};
+use crate::source::{Change, Scope, Watch, WatchEvent};
 use crate::task::Stop;
 
 /// tokio's timer has a resolution of a millisecond; a shorter sleep would only spin.
@@ -120,7 +120,6 @@ impl Driver {
         let snapshot = snapshot.await?;
         self.failures = 0;
         self.barren = self.barren.saturating_add(1);
-        self.changes.clear();
         let verdict = self.shared.act_on(&self.service, |table, now| {
             table.accept(&self.service, self.at, &snapshot, now)
         });
@@ -150,7 +149,15 @@ impl Driver {
         refresh + (refresh / 10).mul_f64(self.rng.f64())
     }
 
-    async fn watch(&mut self, mut watch: Watch, refresh: Duration) -> Result<Round> {
+    async fn watch(&mut self, watch: Watch, refresh: Duration) -> Result<Round> {
+        let ended = self.listen(watch, refresh).await;
+        // What was told counts: the next snapshot may be long in coming, and does not say why who is missing left.
+        let batch = self.changes.flush(self.shared.clock.now());
+        self.apply(&batch);
+        ended
+    }
+
+    async fn listen(&mut self, mut watch: Watch, refresh: Duration) -> Result<Round> {
         let over = tokio::time::sleep(refresh);
         tokio::pin!(over);
         loop {
@@ -170,7 +177,8 @@ impl Driver {
                 Some(Err(error)) => return Err(error),
                 None => {}
             }
-            self.apply();
+            let batch = self.changes.take(self.shared.clock.now());
+            self.apply(&batch);
         }
     }
 
@@ -186,11 +194,10 @@ impl Driver {
         }
     }
 
-    fn apply(&mut self) {
-        let batch = self.changes.take(self.shared.clock.now());
+    fn apply(&self, batch: &[Change]) {
         if !batch.is_empty() {
             self.shared.act_on(&self.service, |table, now| {
-                table.apply(&self.service, self.at, &batch, now);
+                table.apply(&self.service, self.at, batch, now);
             });
         }
     }

@@ -625,6 +625,35 @@ async fn churn_reaches_watchers_in_few_batches_and_the_first_change_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn changes_that_waited_when_the_source_failed_are_not_lost() {
+    let source = Moody::new();
+    let leases = register(&source, 1..5, LONG).await;
+    let mut gathering = config();
+    gathering.coalesce = coalesce::Config::default();
+    let cache = over(&source).config(gathering).build().unwrap();
+    let mut watch = watch(&cache).await;
+    settle().await;
+
+    // The first passes at once, the others wait for the end of the window.
+    for lease in &leases[..3] {
+        source.registry().deregister(lease).await.unwrap();
+        settle().await;
+    }
+    assert_eq!(ids(&cache).await, ["i002", "i003", "i004"]);
+    source.set(Mood::Refusing);
+    settle().await;
+    assert_eq!(ids(&cache).await, ["i004"]);
+    let reasons = told(&mut watch).await.into_iter().map(|it| match it {
+        Change::Removed(removal) => removal.reason,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(
+        reasons.collect::<Vec<_>>(),
+        [RemovalReason::Deregistered; 3]
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn dead_watch_is_found_by_the_next_refresh() {
     let source = Moody::new();
     register(&source, [1], LONG).await;
