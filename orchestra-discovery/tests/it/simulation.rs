@@ -4,11 +4,17 @@
 //!
 //! `ORCHESTRA_SEEDS` says how many runs there are, `ORCHESTRA_SEED` which one is repeated.
 
+mod acts;
 mod calls;
 mod ear;
 mod invariants;
 mod link;
 mod plan;
+mod rest;
+mod seen;
+mod setup;
+mod truth;
+mod uplink;
 mod ward;
 mod world;
 
@@ -116,6 +122,10 @@ async fn run(seed: u64, trace: &mut Vec<String>) -> Counts {
     counts
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "what happened belongs beside the message of the panic"
+)]
 fn simulate(seed: u64) -> Counts {
     let mut trace = Vec::new();
     let result = catch_unwind(AssertUnwindSafe(|| {

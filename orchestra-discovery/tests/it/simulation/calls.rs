@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::{InstanceId, Monotonic, Outcome};
+use orchestra_core::{Clock, InstanceId, Monotonic, Outcome};
 use orchestra_discovery::outlier::Report;
 use orchestra_discovery::{
     Choice, Completion, InFlight, Instance, NoCandidate, Override, PickContext, Status,
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::millis;
 use super::ward::Condition;
-use super::world::World;
+use super::world::{View, World};
 
 /// After so long the checker knows of a new member.
 const NOTICED: Duration = Duration::from_millis(15);
@@ -72,7 +72,7 @@ pub(super) struct Standing {
 }
 
 impl World {
-    pub(super) fn standing(&mut self, members: &BTreeMap<InstanceId, Arc<Instance>>) -> Standing {
+    pub(super) fn standing(&mut self, members: &View) -> Standing {
         self.listen();
         let ids = members.keys();
         let ejected = ids.filter(|id| self.ear.is_ejected(id, &self.house));
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    pub(super) fn members(&self) -> BTreeMap<InstanceId, Arc<Instance>> {
+    pub(super) fn members(&self) -> View {
         let members = self.resolver.members().into_iter();
         members.map(|it| (it.id.clone(), it)).collect()
     }
@@ -92,15 +92,11 @@ impl World {
         let members = self.members();
         let mut before = self.standing(&members);
         for _ in 0..count {
-            before = self.pick(&members, before);
+            before = self.pick(&members, &before);
         }
     }
 
-    fn pick(
-        &mut self,
-        members: &BTreeMap<InstanceId, Arc<Instance>>,
-        before: Standing,
-    ) -> Standing {
+    fn pick(&mut self, members: &View, before: &Standing) -> Standing {
         let ids: Vec<&InstanceId> = members.keys().collect();
         let any = |rng: &mut fastrand::Rng| {
             let at = rng.usize(..=ids.len());
@@ -136,10 +132,10 @@ impl World {
                 };
                 assert_eq!(members.get(&instance.id), Some(&instance), "not a member");
                 assert!(!tried.contains(&instance.id), "{} again", instance.id);
-                self.may_be_picked(&instance, &before, &after);
+                self.may_be_picked(&instance, before, &after);
                 self.begin(held, &instance);
             }
-            Err(none) => self.may_fail(&none, members, &tried, &before, &after),
+            Err(none) => self.may_fail(&none, members, &tried, before, &after),
         }
         self.standing(members)
     }
@@ -180,7 +176,7 @@ impl World {
     fn may_fail(
         &self,
         none: &NoCandidate,
-        members: &BTreeMap<InstanceId, Arc<Instance>>,
+        members: &View,
         tried: &[InstanceId],
         before: &Standing,
         after: &Standing,
@@ -229,7 +225,6 @@ impl World {
             let task = self.calls.tasks.spawn(async move {
                 sleep(patience).await;
                 if patience < millis(4_000) {
-                    use orchestra_core::Clock as _;
                     guard.settle(Outcome::Success, clock.now());
                 }
             });
@@ -271,7 +266,7 @@ impl World {
             (Held::Guard(guard), Some(completion)) => guard.settle(completion, at),
             (Held::Guard(guard), None) => drop(guard),
             (Held::Choice(choice), completion) => {
-                let completion = completion.unwrap_or(Outcome::Neutral.into());
+                let completion = completion.unwrap_or_else(|| Outcome::Neutral.into());
                 self.resolver.settle(choice.token, completion, at);
             }
         }

@@ -1,103 +1,21 @@
 //! What holds after every event, and what holds once all is quiet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::{InstanceId, Monotonic};
-use orchestra_discovery::cache::Freshness;
-use orchestra_discovery::{Incarnation, Instance, Revision, Source};
+use orchestra_core::{Clock, Monotonic};
+use orchestra_discovery::{Instance, Source};
 use tokio::runtime::Handle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::ear::is_leased;
-use super::link::{Line, Mood};
-use super::plan::Feed;
-use super::world::{MAX_PROBES, MAX_SERVICES, Process, TOMBSTONE, TTL, World, endpoint, id};
-use super::{millis, secs};
+use super::link::Mood;
+use super::millis;
+use super::seen::{GRACE, UNDISTURBED};
+use super::setup::{MAX_PROBES, MAX_SERVICES, TTL};
+use super::uplink::Line;
+use super::world::{Process, View, World, id};
 use crate::cache::scope;
-
-/// A link that has been up for so long has no excuse: longest wait after a failure, grace, deadline.
-const SETTLED: Duration = Duration::from_secs(13);
-/// A change is seen after so long: the merge window, and something for the road.
-const PROMPT: Duration = Duration::from_millis(300);
-/// The longest that an empty answer is doubted.
-const GRACE: Duration = Duration::from_secs(5);
-/// After a disturbance an instance is registered again by then: its ttl, retries, and late calls of others.
-const UNDISTURBED: Duration = Duration::from_secs(20);
-
-/// What was seen before, and when what happened.
-#[derive(Default)]
-pub(super) struct Seen {
-    revision: Revision,
-    members: BTreeSet<(InstanceId, Incarnation)>,
-    /// What the registry lists.
-    truth: BTreeMap<InstanceId, Arc<Instance>>,
-    unsynced: Monotonic,
-    lied: Monotonic,
-    blank_since: Option<Monotonic>,
-    up_since: Monotonic,
-    emptied: Monotonic,
-    pub(super) disturbed: BTreeMap<u8, Monotonic>,
-    /// The numbers of processes that there were two of.
-    pub(super) contested: BTreeSet<u8>,
-    pub(super) dns_unsynced: Monotonic,
-    pub(super) dns_changed: BTreeMap<u8, Monotonic>,
-    pub(super) tombstone_checks: u64,
-    frozen: Option<(Monotonic, Vec<InstanceId>, u64)>,
-    is_synced: bool,
-    pub(super) checks: u64,
-    pub(super) synced_checks: u64,
-    pub(super) mass_checks: u64,
-    pub(super) panic_checks: u64,
-    pub(super) fallback_checks: u64,
-}
-
-impl Seen {
-    pub(super) fn unsynced(&mut self, now: Monotonic) {
-        self.unsynced = now;
-    }
-
-    /// The registry told the client what is not so.
-    pub(super) fn lied(&mut self, now: Monotonic) {
-        (self.lied, self.unsynced) = (now, now);
-    }
-
-    pub(super) fn restarted(&mut self, now: Monotonic) {
-        self.lied(now);
-        self.truth.clear();
-        self.frozen = None;
-        for n in 1..=super::plan::PROCESSES {
-            self.disturbed.insert(n, now);
-        }
-    }
-
-    pub(super) fn mood_changed(&mut self, mood: Mood, now: Monotonic) {
-        self.unsynced = now;
-        match mood {
-            Mood::Up => self.up_since = now,
-            Mood::Blank => {
-                // Two lies with the truth in between, unheard, are one.
-                let heard = now.since(self.up_since) >= secs(7);
-                if heard || self.blank_since.is_none() {
-                    self.blank_since = Some(now);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Of so many leases these lapsed at once, after so many holds.
-    pub(super) fn frozen(&mut self, lost: Vec<InstanceId>, of: usize, holds: u64, now: Monotonic) {
-        for n in 1..=super::plan::PROCESSES {
-            self.disturbed.insert(n, now);
-        }
-        let is_mass = of >= 10 && lost.len() >= 3 && lost.len() * 100 > of * 15;
-        if is_mass && self.is_synced {
-            self.frozen = Some((now, lost, holds));
-        }
-    }
-}
 
 impl World {
     pub(super) fn listen(&mut self) {
@@ -135,7 +53,7 @@ impl World {
         }
     }
 
-    fn check_view(&mut self, view: &BTreeMap<InstanceId, Arc<Instance>>) {
+    fn check_view(&mut self, view: &View) {
         let revision = self.resolver.revision();
         assert!(revision >= self.seen.revision, "revisions go back");
         self.seen.revision = revision;
@@ -153,7 +71,7 @@ impl World {
     }
 
     /// In panic is who has fewer than half of the members to call, as far as probes and events tell.
-    fn check_panic(&mut self, view: &BTreeMap<InstanceId, Arc<Instance>>) {
+    fn check_panic(&mut self, view: &View) {
         let now = self.now();
         let takers: Vec<_> = view.values().filter(|it| it.takes_calls()).collect();
         let standing = self.standing(view);
@@ -172,7 +90,7 @@ impl World {
         self.seen.panic_checks += 1;
     }
 
-    fn check_in_flight(&mut self, view: &BTreeMap<InstanceId, Arc<Instance>>) {
+    fn check_in_flight(&mut self, view: &View) {
         let calls = self.calls.by_life();
         for id in view.keys() {
             let life = self.house.life(id);
@@ -185,117 +103,11 @@ impl World {
     }
 
     fn check_leases(&self) {
-        use orchestra_core::Clock as _;
         let now = self.registry_clock.now();
         for (id, tenure) in &self.ear.leases {
             let age = now.since(tenure.renewed);
             assert!(age <= TTL, "{id} is listed {age:?} after its renewal");
         }
-    }
-
-    fn check_truth(
-        &mut self,
-        truth: &[Arc<Instance>],
-        view: &BTreeMap<InstanceId, Arc<Instance>>,
-        now: Monotonic,
-    ) {
-        let lease = |it: &Arc<Instance>| self.ear.leases.get(&it.id).map(|it| it.incarnation);
-        for instance in truth {
-            assert_eq!(lease(instance), Some(instance.incarnation));
-        }
-        assert_eq!(truth.len(), self.ear.leases.len());
-        let before = std::mem::take(&mut self.seen.truth);
-        for instance in truth {
-            let known = before.get(&instance.id);
-            let listed = Arc::clone(instance);
-            self.seen.truth.insert(instance.id.clone(), listed);
-            // Who is there and was seen there stays, unless the registry itself denies it for long.
-            let key = (instance.id.clone(), instance.incarnation);
-            let stays = self.seen.members.contains(&key)
-                && known.is_some_and(|it| it.incarnation == instance.incarnation)
-                && now.since(self.seen.lied) > SETTLED;
-            let found = view.get(&instance.id);
-            assert!(
-                !stays || found.is_some_and(|it| it.incarnation == instance.incarnation),
-                "{instance:?} disappeared"
-            );
-        }
-        if truth.is_empty() {
-            self.seen.emptied = now;
-        }
-        let excuse = self.seen.unsynced.max(self.seen.emptied);
-        self.seen.is_synced = now.since(excuse) > SETTLED;
-        if self.seen.is_synced {
-            self.seen.synced_checks += 1;
-            self.check_synced(view, now);
-        }
-        self.check_frozen(view, now);
-        self.check_tombstones(view, now);
-    }
-
-    fn check_synced(&self, view: &BTreeMap<InstanceId, Arc<Instance>>, now: Monotonic) {
-        let lately = |id: &InstanceId| {
-            let changed = self.ear.changed.get(id);
-            changed.is_some_and(|at| now.since(*at) < PROMPT)
-        };
-        let listed = self.seen.truth.values();
-        for instance in listed.filter(|it| !lately(&it.id)) {
-            let found = view.get(&instance.id);
-            let same = |it: &Arc<Instance>| {
-                (it.incarnation, it.status, it.forced, it.weight)
-                    == (
-                        instance.incarnation,
-                        instance.status,
-                        instance.forced,
-                        instance.weight,
-                    )
-            };
-            assert!(found.is_some_and(same), "{instance:?} is seen as {found:?}");
-        }
-        if self.ear.is_holding("registry") {
-            return;
-        }
-        for instance in view.values().filter(|it| is_leased(it)) {
-            let listed = self.seen.truth.contains_key(&instance.id);
-            assert!(listed || lately(&instance.id), "{instance:?} is gone");
-        }
-    }
-
-    /// Who gave its lease back does not live on in DNS.
-    fn check_tombstones(&mut self, view: &BTreeMap<InstanceId, Arc<Instance>>, now: Monotonic) {
-        let endpoints: BTreeSet<_> = view.values().map(|it| it.endpoint.to_string()).collect();
-        let excuse = self.seen.unsynced.max(self.seen.dns_unsynced);
-        for n in 1..=super::plan::PROCESSES {
-            let Some(&(at, lasted)) = self.ear.given_back.get(&id(n)) else {
-                continue;
-            };
-            let age = now.since(at);
-            let changed = self.seen.dns_changed.get(&n).copied().unwrap_or_default();
-            let is_heard = at.since(excuse) > SETTLED && at.since(changed) > PROMPT;
-            // The client may not have noticed one that came and went, and knows no address then.
-            let is_heard = is_heard && lasted > PROMPT;
-            if is_heard && age > PROMPT && age < TOMBSTONE {
-                assert!(!endpoints.contains(&endpoint(n)), "{n} lives on");
-                self.seen.tombstone_checks += 1;
-            }
-        }
-    }
-
-    fn check_frozen(&mut self, view: &BTreeMap<InstanceId, Arc<Instance>>, now: Monotonic) {
-        let Some((at, lost, holds_left)) = &self.seen.frozen else {
-            return;
-        };
-        if now.since(*at) < PROMPT {
-            return;
-        }
-        // Another hold may just have ended, and these with it.
-        let ended = self.ear.holds_left > *holds_left;
-        for id in lost.iter().filter(|_| !ended) {
-            let given_back = self.ear.given_back.get(id).is_some_and(|it| it.0 >= *at);
-            assert!(view.contains_key(id) || given_back, "{id} is not held");
-        }
-        self.seen.mass_checks += 1;
-        self.seen.frozen = None;
     }
 
     async fn check_processes(&mut self, now: Monotonic) {
@@ -325,7 +137,7 @@ impl World {
         }
     }
 
-    fn check_bounds(&self, view: &BTreeMap<InstanceId, Arc<Instance>>) {
+    fn check_bounds(&self, view: &View) {
         let services = self.cache.services();
         assert!(services <= MAX_SERVICES, "{services} services");
         // Three feeds for each service, the keeper, the follower, the checker and its probes.
@@ -337,88 +149,10 @@ impl World {
         let records = self.ward.records();
         assert!(records <= view.len() + MAX_PROBES + 40, "{records} records");
     }
-
-    /// Everything is repaired, and time passes.
-    pub(super) async fn come_to_rest(&mut self) {
-        for feed in [Feed::Registry, Feed::Dns, Feed::Fallback] {
-            self.channel(feed).set(Mood::Up);
-        }
-        self.seen.mood_changed(Mood::Up, self.now());
-        self.house.open_all();
-        self.lines(Line::Up, |_| true);
-        for _ in 0..45 {
-            self.settle_due(self.now());
-            while self.leaving.try_join_next().is_some() {}
-            sleep(secs(1)).await;
-            self.check().await;
-        }
-        assert!(self.leaving.is_empty(), "some never left");
-        self.settle_due(self.now() + secs(60));
-        self.check_rest().await;
-    }
-
-    async fn check_rest(&mut self) {
-        let mut ended = Vec::new();
-        for (at, process) in self.processes.iter().enumerate() {
-            if has_ended(process).await {
-                ended.push(at);
-            }
-        }
-        for at in ended.into_iter().rev() {
-            self.processes.remove(at);
-        }
-        let view = self.members();
-        let truth = self.registry.backend().snapshot(&scope()).await.unwrap();
-        let running = self.processes.iter().map(|it| id(it.n));
-        let running: Vec<_> = running.collect::<BTreeSet<_>>().into_iter().collect();
-        assert_eq!(running.len(), self.processes.len(), "two hold one id");
-        let listed: Vec<_> = truth.instances().iter().map(|it| it.id.clone()).collect();
-        assert_eq!(listed, running, "who runs is listed");
-        for process in &self.processes {
-            let instance = &view[&id(process.n)];
-            assert_eq!(instance.status, process.status, "{instance:?}");
-        }
-        assert_eq!(
-            view.keys().cloned().collect::<BTreeSet<_>>(),
-            self.expected().await
-        );
-        assert!(self.ear.holds.is_empty(), "{:?}", self.ear.holds);
-        for id in view.keys() {
-            assert_eq!(self.resolver.in_flight(id), Some(0), "{id}");
-        }
-        let service = crate::common::service();
-        let answer = timeout(millis(1), self.cache.lookup(&service)).await;
-        let answer = answer.unwrap().unwrap();
-        assert_eq!(answer.freshness, Freshness::Fresh);
-        self.call(40);
-    }
-
-    /// Those of the registry, those of DNS at other addresses, and the fallback's if there are none.
-    async fn expected(&self) -> BTreeSet<InstanceId> {
-        let mut expected = BTreeMap::new();
-        for feed in [Feed::Registry, Feed::Dns, Feed::Fallback] {
-            if feed == Feed::Fallback && !expected.is_empty() {
-                break;
-            }
-            let listed = self
-                .channel(feed)
-                .backend()
-                .snapshot(&scope())
-                .await
-                .unwrap();
-            for instance in listed.instances() {
-                let endpoint = instance.endpoint.to_string();
-                expected
-                    .entry(endpoint)
-                    .or_insert_with(|| instance.id.clone());
-            }
-        }
-        expected.into_values().collect()
-    }
 }
 
 /// Its id was taken by another.
-async fn has_ended(process: &Process) -> bool {
+pub(super) async fn has_ended(process: &Process) -> bool {
     timeout(Duration::ZERO, process.heartbeat.ended())
         .await
         .is_ok()

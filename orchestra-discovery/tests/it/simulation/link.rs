@@ -5,15 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orchestra_core::{Clock, InstanceId, Monotonic, ServiceName, TokioClock};
+use orchestra_core::{Clock, InstanceId, Monotonic, TokioClock};
 use orchestra_discovery::{
-    Capabilities, Change, Error, ErrorKind, Lease, MemoryRegistry, Override, Registration,
-    Registry, Revision, Scope, Snapshot, Source, Status, Watch, WatchEvent, WatchStream,
+    Capabilities, Change, Error, ErrorKind, MemoryRegistry, Revision, Scope, Snapshot, Source,
+    Watch, WatchEvent, WatchStream,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 /// tokio's time, ahead by what it was stepped.
 #[derive(Debug)]
@@ -25,7 +23,7 @@ impl Clock for Stepped {
     }
 }
 
-fn refused() -> Error {
+pub(super) fn refused() -> Error {
     Error::new(ErrorKind::Unavailable, "refused")
 }
 
@@ -212,111 +210,4 @@ fn garbled(mut changes: Vec<Change>) -> Vec<Change> {
     }
     let twice = changes.into_iter().flat_map(|it| [it.clone(), it]);
     twice.collect()
-}
-
-/// How an instance reaches the registry at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Line {
-    Up,
-    Refusing,
-    Hanging,
-    /// Calls arrive, answers do not.
-    Deaf,
-    /// Registrations arrive late, answers do not; the rest is lost.
-    Late(Duration),
-}
-
-/// An instance's link to the registry.
-#[derive(Debug)]
-pub(super) struct Uplink {
-    to: Channel,
-    line: Mutex<Line>,
-    late: Mutex<JoinSet<()>>,
-}
-
-impl Uplink {
-    pub(super) fn new(to: &Channel, line: Line) -> Arc<Self> {
-        Arc::new(Self {
-            to: to.clone(),
-            line: Mutex::new(line),
-            late: Mutex::default(),
-        })
-    }
-
-    pub(super) fn set(&self, line: Line) {
-        *self.line.lock() = line;
-    }
-
-    pub(super) fn line(&self) -> Line {
-        *self.line.lock()
-    }
-
-    async fn through<T>(
-        &self,
-        call: impl Future<Output = Result<T, Error>> + Send,
-    ) -> Result<T, Error> {
-        match self.line() {
-            Line::Up => call.await,
-            Line::Refusing => Err(refused()),
-            Line::Hanging | Line::Late(_) => std::future::pending().await,
-            Line::Deaf => {
-                drop(call.await);
-                std::future::pending().await
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Source for Uplink {
-    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, Error> {
-        self.to.backend().snapshot(scope).await
-    }
-
-    async fn watch(&self, scope: &Scope, after: Revision) -> Result<Watch, Error> {
-        self.to.backend().watch(scope, after).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::full()
-    }
-}
-
-#[async_trait]
-impl Registry for Uplink {
-    async fn register(&self, asked: Registration) -> Result<Lease, Error> {
-        let backend = self.to.backend();
-        if let Line::Late(by) = self.line() {
-            let (backend, asked) = (backend.clone(), asked.clone());
-            self.late.lock().spawn(async move {
-                sleep(by).await;
-                drop(backend.register(asked).await);
-            });
-        }
-        self.through(backend.register(asked)).await
-    }
-
-    async fn renew(&self, lease: &Lease) -> Result<(), Error> {
-        self.through(self.to.backend().renew(lease)).await
-    }
-
-    async fn set_status(&self, lease: &Lease, status: Status) -> Result<(), Error> {
-        let backend = self.to.backend();
-        self.through(backend.set_status(lease, status)).await
-    }
-
-    async fn deregister(&self, lease: &Lease) -> Result<(), Error> {
-        self.through(self.to.backend().deregister(lease)).await
-    }
-
-    async fn set_override(
-        &self,
-        service: &ServiceName,
-        id: &InstanceId,
-        forced: Option<Override>,
-    ) -> Result<(), Error> {
-        let backend = self.to.backend();
-        self.through(backend.set_override(service, id, forced))
-            .await
-    }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use orchestra_discovery::{Override, Status};
 
-use super::link::{Line, Mood};
+use super::link::Mood;
 use super::millis;
+use super::uplink::Line;
 use super::ward::Condition;
 
 /// The processes that there may be.
@@ -57,7 +58,7 @@ pub(super) enum Act {
     /// Asks it for a service that there is not.
     Lookup(u8),
     /// Many changes, some milliseconds apart.
-    Churn(Vec<(u8, Act)>),
+    Churn(Vec<(u8, Self)>),
     Nothing,
 }
 
