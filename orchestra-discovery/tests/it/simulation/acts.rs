@@ -190,7 +190,7 @@ impl World {
     async fn ask(&mut self) {
         let service = service();
         let answer = timeout(secs(2), self.cache.lookup(&service)).await;
-        self.ear.listen(TTL);
+        self.ear.listen();
         if let Ok(Ok(answer)) = answer
             && answer.freshness > Freshness::Fresh
         {
@@ -199,9 +199,7 @@ impl World {
     }
 
     fn restart_registry(&mut self) {
-        // Its events are of another life from here on.
-        self.ear.listen(TTL);
-        self.ear.leases.clear();
+        self.ear.begin_life();
         let elapsed = self.clock.now().as_nanos() / 1_000_000;
         let config = memory::Config::default()
             .clock(Arc::clone(&self.registry_clock) as _)
@@ -226,7 +224,7 @@ impl World {
         });
         let lost = seen.clone().map(|it| it.id.clone());
         let lost: Vec<_> = lost.filter(|id| !left.contains_key(id)).collect();
-        self.ear.listen(TTL);
+        self.ear.listen();
         let (of, holds) = (seen.count(), self.ear.holds_left);
         self.seen.frozen(lost, of, holds, self.clock.now());
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use orchestra_core::{Clock, InstanceId, Listener, Monotonic, ServiceName};
@@ -12,6 +13,7 @@ use orchestra_discovery::{
 use parking_lot::Mutex;
 
 use super::link::Stepped;
+use super::setup::TTL;
 use super::ward::Gatehouse;
 use crate::common::service;
 
@@ -37,6 +39,8 @@ pub(super) struct Tenure {
 #[derive(Default)]
 pub(super) struct Ear {
     words: Arc<Mutex<Vec<Word>>>,
+    /// Which life of the registry counts.
+    life: Arc<AtomicU32>,
     pub(super) in_panic: bool,
     /// Which holds of which source are on.
     pub(super) holds: BTreeSet<(Arc<str>, Option<ServiceName>)>,
@@ -63,7 +67,11 @@ impl Ear {
         house: &Gatehouse,
     ) -> Arc<dyn Listener<Event>> {
         let (words, clock, house) = (Arc::clone(&self.words), Arc::clone(clock), house.clone());
+        let (present, born) = (Arc::clone(&self.life), self.life.load(Ordering::Relaxed));
         Arc::new(move |event: &Event| {
+            if is_of_registry(event) && present.load(Ordering::Relaxed) != born {
+                return;
+            }
             let life = match event {
                 Event::Outlier { id, .. } => house.life(id),
                 _ => 0,
@@ -78,6 +86,13 @@ impl Ear {
         })
     }
 
+    /// What the registry says from here on is of another life.
+    pub(super) fn begin_life(&mut self) {
+        self.listen();
+        self.leases.clear();
+        self.life.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether the present life of this member is ejected.
     pub(super) fn is_ejected(&self, id: &InstanceId, house: &Gatehouse) -> bool {
         self.ejected.get(id) == Some(&house.life(id))
@@ -88,16 +103,16 @@ impl Ear {
     }
 
     /// Takes in what was said since.
-    pub(super) fn listen(&mut self, ttl: Duration) {
+    pub(super) fn listen(&mut self) {
         let words = std::mem::take(&mut *self.words.lock());
         for word in words {
             *self.counts.entry(kind(&word.event)).or_default() += 1;
-            self.registry(&word, ttl);
+            self.registry(&word);
             self.take(word);
         }
     }
 
-    fn registry(&mut self, word: &Word, ttl: Duration) {
+    fn registry(&mut self, word: &Word) {
         let renewed = word.at;
         let id = match &word.event {
             Event::Registered(it) | Event::StatusChanged(it) | Event::Overridden(it) => {
@@ -137,7 +152,7 @@ impl Ear {
                 match removal.reason {
                     RemovalReason::Expired => {
                         let lasted = renewed.since(tenure.renewed);
-                        assert!(lasted >= ttl, "{removal:?} after {lasted:?}");
+                        assert!(lasted >= TTL, "{removal:?} after {lasted:?}");
                         self.leases.remove(&removal.id);
                     }
                     RemovalReason::Deregistered => {
@@ -227,6 +242,17 @@ impl Ear {
 /// Whether it is registered by a process, and not a record of DNS.
 pub(super) fn is_leased(instance: &Instance) -> bool {
     instance.id.as_str().starts_with('i')
+}
+
+fn is_of_registry(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Registered(_)
+            | Event::Renewed { .. }
+            | Event::StatusChanged(_)
+            | Event::Overridden(_)
+            | Event::Removed(_)
+    )
 }
 
 fn kind(event: &Event) -> &'static str {

@@ -19,7 +19,7 @@ use crate::cache::scope;
 
 impl World {
     pub(super) fn listen(&mut self) {
-        self.ear.listen(TTL);
+        self.ear.listen();
     }
 
     pub(super) async fn check(&mut self) {
