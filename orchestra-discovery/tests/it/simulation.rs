@@ -20,6 +20,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -143,6 +144,17 @@ fn simulate(seed: u64) -> Counts {
     })
 }
 
+/// One failure ends all runs.
+struct Failed<'a>(&'a AtomicBool);
+
+impl Drop for Failed<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 #[test]
 fn whatever_fails_invariants_hold_after_every_event() {
     if let Some(seed) = number("ORCHESTRA_SEED") {
@@ -150,12 +162,17 @@ fn whatever_fails_invariants_hold_after_every_event() {
         return;
     }
     let seeds = number("ORCHESTRA_SEEDS").unwrap_or(50);
-    let all = Mutex::new(Counts::new());
+    let (all, failed) = (Mutex::new(Counts::new()), AtomicBool::new(false));
+    let simulate = |seed: u64| {
+        let _failed = Failed(&failed);
+        simulate(seed)
+    };
     let halves = [0, 1].map(|first| (first..seeds).step_by(2));
     std::thread::scope(|scope| {
         for half in halves {
             scope.spawn(|| {
-                for (what, count) in half.flat_map(simulate) {
+                let seeds = half.take_while(|_| !failed.load(Ordering::Relaxed));
+                for (what, count) in seeds.flat_map(simulate) {
                     *all.lock().entry(what).or_default() += count;
                 }
             });

@@ -71,7 +71,7 @@ fn line(rng: &mut fastrand::Rng) -> Line {
         0..3 => Line::Up,
         3 => Line::Refusing,
         4 => Line::Hanging,
-        5 => Line::Deaf,
+        5 => [Line::Deaf, Line::Lossy][rng.usize(..2)],
         _ => Line::Late(millis(rng.u64(1_000..3_000))),
     }
 }
@@ -143,8 +143,20 @@ impl Act {
             87 => Self::Lookup(rng.u8(..)),
             88..90 => Self::Ask,
             90..93 => Self::churn(rng),
+            93 => Self::waver(n, rng),
             _ => Self::Nothing,
         }
+    }
+
+    /// Drains and takes it back, while not every answer arrives.
+    fn waver(n: u8, rng: &mut fastrand::Rng) -> Self {
+        let acts = [
+            Self::Line(n, Line::Lossy),
+            Self::Status(n, Status::Draining),
+            Self::Status(n, Status::Ready),
+        ];
+        let acts = acts.map(|act| (rng.u8(..12), act));
+        Self::Churn(acts.into())
     }
 
     fn churn(rng: &mut fastrand::Rng) -> Self {

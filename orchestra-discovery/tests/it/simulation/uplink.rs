@@ -1,6 +1,7 @@
 //! The links of instances to the registry, which can be cut, or lose answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +24,8 @@ pub(super) enum Line {
     Hanging,
     /// Calls arrive, answers do not.
     Deaf,
+    /// Calls arrive, every second answer does not.
+    Lossy,
     /// Registrations arrive late, answers do not; the rest is lost.
     Late(Duration),
 }
@@ -32,6 +35,7 @@ pub(super) enum Line {
 pub(super) struct Uplink {
     to: Channel,
     line: Mutex<Line>,
+    calls: AtomicU32,
     late: Mutex<JoinSet<()>>,
 }
 
@@ -40,6 +44,7 @@ impl Uplink {
         Arc::new(Self {
             to: to.clone(),
             line: Mutex::new(line),
+            calls: AtomicU32::default(),
             late: Mutex::default(),
         })
     }
@@ -60,7 +65,8 @@ impl Uplink {
             Line::Up => call.await,
             Line::Refusing => Err(refused()),
             Line::Hanging | Line::Late(_) => std::future::pending().await,
-            Line::Deaf => {
+            Line::Lossy if self.calls.fetch_add(1, Ordering::Relaxed) % 2 == 0 => call.await,
+            Line::Deaf | Line::Lossy => {
                 drop(call.await);
                 std::future::pending().await
             }
