@@ -152,7 +152,7 @@ impl World {
             }
             Act::Lag if self.registry.mood() != Mood::Blank => {
                 self.registry.lag();
-                self.seen.lied(self.clock.now());
+                self.seen.lagged(self.clock.now());
             }
             Act::RestartRegistry => self.restart_registry(),
             Act::Freeze(lasting) => self.freeze(*lasting).await,

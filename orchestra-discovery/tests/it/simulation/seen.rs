@@ -30,7 +30,7 @@ pub(super) struct Seen {
     pub(super) unsynced: Monotonic,
     pub(super) lied: Monotonic,
     pub(super) blank_since: Option<Monotonic>,
-    pub(super) up_since: Monotonic,
+    pub(super) up_since: Option<Monotonic>,
     pub(super) emptied: Monotonic,
     pub(super) disturbed: BTreeMap<u8, Monotonic>,
     /// The numbers of processes that there were two of.
@@ -52,6 +52,13 @@ impl Seen {
         self.unsynced = now;
     }
 
+    /// The client reads what was so, which may be that there was nobody.
+    pub(super) fn lagged(&mut self, now: Monotonic) {
+        self.lied(now);
+        self.up_since = self.up_since.map(|_| now);
+        self.blank_since.get_or_insert(now);
+    }
+
     /// The registry told the client what is not so.
     pub(super) fn lied(&mut self, now: Monotonic) {
         (self.lied, self.unsynced) = (now, now);
@@ -68,15 +75,14 @@ impl Seen {
 
     pub(super) fn mood_changed(&mut self, mood: Mood, now: Monotonic) {
         self.unsynced = now;
+        // Two empty answers without the truth in between confirm each other, however long it takes.
+        let was_up = self.up_since.take();
+        if was_up.is_some_and(|since| now.since(since) >= secs(7)) {
+            self.blank_since = None;
+        }
         match mood {
-            Mood::Up => self.up_since = now,
-            Mood::Blank => {
-                // Two lies with the truth in between, unheard, are one.
-                let heard = now.since(self.up_since) >= secs(7);
-                if heard || self.blank_since.is_none() {
-                    self.blank_since = Some(now);
-                }
-            }
+            Mood::Up => self.up_since = Some(now),
+            Mood::Blank => _ = self.blank_since.get_or_insert(now),
             _ => {}
         }
     }
