@@ -8,7 +8,7 @@ use super::shared::{Feed, Shared};
 use super::view::Verdict;
 use crate::coalesce::Coalescer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::{Change, Scope, Watch, WatchEvent};
+use crate::source::{Change, Revision, Scope, Watch, WatchEvent};
 use crate::task::Stop;
 
 /// tokio's timer has a resolution of a millisecond; a shorter sleep would only spin.
@@ -23,6 +23,8 @@ pub(super) struct Driver {
     rng: fastrand::Rng,
     changes: Coalescer,
     failures: u32,
+    /// The revision that the source told last.
+    heard: Revision,
     /// Snapshots since the last change.
     barren: u32,
 }
@@ -50,6 +52,7 @@ impl Driver {
             at,
             rng,
             failures: 0,
+            heard: Revision::default(),
             barren: 0,
         }
     }
@@ -87,6 +90,7 @@ impl Driver {
                 () = self.follow(feed) => {}
             }
             self.changes.clear();
+            self.heard = Revision::default();
             self.shared
                 .act(|table, _| table.leave(&self.service, self.at));
         }
@@ -120,8 +124,9 @@ impl Driver {
         let snapshot = snapshot.await?;
         self.failures = 0;
         self.barren = self.barren.saturating_add(1);
+        let older = snapshot.revision() < self.heard;
         let verdict = self.shared.act_on(&self.service, |table, now| {
-            table.accept(&self.service, self.at, &snapshot, now)
+            table.accept(&self.service, self.at, (&snapshot, older), now)
         });
         if let Verdict::Doubted(wait) = verdict {
             tokio::time::sleep(wait.max(SHORTEST_SLEEP)).await;
@@ -129,6 +134,7 @@ impl Driver {
         }
         let refresh = self.refresh();
         let after = snapshot.revision();
+        self.heard = after;
         let watch = feed.source.watch(&self.scope, after);
         match within(feed, "watch", &self.scope, watch).await {
             Ok(watch) => {
@@ -169,8 +175,9 @@ impl Driver {
                 () = gathered => None,
             };
             match event {
-                Some(Ok(WatchEvent::Changes { changes, .. })) => {
+                Some(Ok(WatchEvent::Changes { revision, changes })) => {
                     self.barren = 0;
+                    self.heard = revision;
                     self.changes.offer(changes);
                 }
                 Some(Ok(WatchEvent::Resync)) => return Ok(Round::Resync),

@@ -262,6 +262,45 @@ async fn empty_answer_where_there_were_members_needs_a_second_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn older_answer_than_before_needs_a_second_one() {
+    let source = Moody::new();
+    register(&source, [1, 2], LONG).await;
+    let (heard, listener) = heard();
+    let cache = over(&source).listener(listener).build().unwrap();
+    let mut watch = watch(&cache).await;
+    settle().await;
+    let present = source.registry();
+    let mut start = memory::Config::default();
+    start.start = Revision::new(start.start.as_u64() - (1 << 40));
+    let past = MemoryRegistry::new(start);
+    let ghost = past
+        .register(at("i001", "10.0.0.1:80", LONG))
+        .await
+        .unwrap();
+    let unconfirmed = |event: &Event| matches!(event, Event::OlderUnconfirmed { .. });
+
+    // A replica that catches up in time.
+    source.replace(past.clone());
+    sleep(secs(3)).await;
+    assert_eq!(happened(&heard, unconfirmed), 1);
+    source.replace(present);
+    sleep(secs(6)).await;
+    assert_eq!(told(&mut watch).await, []);
+
+    // And a registry that has come back with its clock behind.
+    source.replace(past);
+    sleep(secs(7)).await;
+    let members = cache.snapshot(&scope()).await.unwrap();
+    let found: Vec<_> = members
+        .instances()
+        .iter()
+        .map(|it| it.incarnation)
+        .collect();
+    assert_eq!(found, [ghost.incarnation]);
+    assert_eq!(happened(&heard, unconfirmed), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn deregistrations_are_believed_at_once() {
     let source = Moody::new();
     let leases = register(&source, 0..20, LONG).await;
