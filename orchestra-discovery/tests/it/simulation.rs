@@ -35,7 +35,8 @@ use self::world::World;
 const EVENTS: usize = 300;
 
 /// What a test of this size must have come across.
-const MUST_HAPPEN: [&str; 29] = [
+const MUST_HAPPEN: [&str; 31] = [
+    "cut checks",
     "deregistered",
     "ejected",
     "empty unconfirmed",
@@ -48,6 +49,7 @@ const MUST_HAPPEN: [&str; 29] = [
     "mass checks",
     "negative",
     "not picked",
+    "older unconfirmed",
     "overridden",
     "panic",
     "panic checks",
@@ -113,6 +115,7 @@ async fn run(seed: u64, trace: &mut Vec<String>) -> Counts {
     counts.insert("synced checks", world.seen.synced_checks);
     counts.insert("mass checks", world.seen.mass_checks);
     counts.insert("tombstone checks", world.seen.tombstone_checks);
+    counts.insert("cut checks", world.seen.cut_checks);
     counts.insert("panic checks", world.seen.panic_checks);
     counts.insert("fallback", world.seen.fallback_checks);
     counts.retain(|_, count| *count > 0);

@@ -133,6 +133,9 @@ impl World {
         match act {
             Act::Mood(feed, mood) => {
                 let lasting = self.channel(*feed).mood() == *mood;
+                if *feed == Feed::Registry && matches!(mood, Mood::Refusing | Mood::Hanging) {
+                    self.note_cut().await;
+                }
                 self.channel(*feed).set(*mood);
                 if *feed == Feed::Registry && !lasting {
                     self.seen.mood_changed(*mood, self.clock.now());
@@ -152,7 +155,7 @@ impl World {
             }
             Act::Lag if self.registry.mood() != Mood::Blank => {
                 self.registry.lag();
-                self.seen.lagged(self.clock.now());
+                self.seen.unsynced(self.clock.now());
             }
             Act::RestartRegistry => self.restart_registry(),
             Act::Freeze(lasting) => self.freeze(*lasting).await,
@@ -179,8 +182,10 @@ impl World {
             Act::AbortCalls => self.calls.abort(),
             Act::Ask => self.ask().await,
             Act::Lookup(n) => {
-                let stranger = format!("stranger-{}", n % 20).parse().unwrap();
-                let _none = timeout(secs(2), self.cache.lookup(&stranger)).await;
+                for n in *n..n.saturating_add(9) {
+                    let stranger = format!("stranger-{}", n % 40).parse().unwrap();
+                    let _none = timeout(millis(20), self.cache.lookup(&stranger)).await;
+                }
             }
             _ => {}
         }

@@ -283,6 +283,7 @@ fn kind(event: &Event) -> &'static str {
         Event::UpstreamRecovered { .. } => "upstream recovered",
         Event::PreservationEntered { .. } => "preserved",
         Event::PreservationLeft { .. } => "released",
+        Event::OlderUnconfirmed { .. } => "older unconfirmed",
         Event::EmptyUnconfirmed { .. } => "empty unconfirmed",
         Event::NegativeCached { .. } => "negative",
         Event::HealthChanged { .. } => "health",

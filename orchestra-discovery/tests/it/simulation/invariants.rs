@@ -41,12 +41,15 @@ impl World {
     }
 
     fn note_lies(&mut self, now: Monotonic) {
+        if self.registry.take_lagged() {
+            self.seen.lagged(now);
+        }
         let mood = self.registry.mood();
         if mood != Mood::Up {
             self.seen.unsynced = now;
         }
         if mood == Mood::Blank
-            && let Some(since) = self.seen.blank_since
+            && let Some(since) = self.seen.doubted_since
             && now.since(since) + millis(50) >= GRACE
         {
             self.seen.lied = now;

@@ -51,6 +51,7 @@ struct Wire {
     backend: Mutex<MemoryRegistry>,
     kept: Mutex<Option<Snapshot>>,
     stale: AtomicBool,
+    lagged: AtomicBool,
     garbled: bool,
     state: watch::Sender<State>,
 }
@@ -66,6 +67,7 @@ impl Channel {
             backend: Mutex::new(backend),
             kept: Mutex::default(),
             stale: AtomicBool::default(),
+            lagged: AtomicBool::default(),
             garbled,
             state: watch::Sender::new(State { mood, life, resets }),
         }))
@@ -107,6 +109,11 @@ impl Channel {
         self.reset();
     }
 
+    /// Whether an old snapshot was served since this was asked last.
+    pub(super) fn take_lagged(&self) -> bool {
+        self.0.lagged.swap(false, Ordering::Relaxed)
+    }
+
     async fn answers(&self) -> Result<Mood, Error> {
         match self.mood() {
             Mood::Refusing => Err(refused()),
@@ -126,6 +133,7 @@ impl Source for Channel {
         }
         if self.0.stale.swap(false, Ordering::Relaxed) {
             let kept = self.0.kept.lock().clone();
+            self.0.lagged.store(kept.is_some(), Ordering::Relaxed);
             return Ok(kept.unwrap_or(snapshot));
         }
         Ok(snapshot)
@@ -138,6 +146,7 @@ impl Source for Channel {
         Ok(Watch::new(Stream {
             inner: self.backend().watch(scope, after).await?,
             garbled: self.0.garbled,
+            late: Vec::new(),
             state,
             life,
             resets,
@@ -152,6 +161,8 @@ impl Source for Channel {
 struct Stream {
     inner: Watch,
     garbled: bool,
+    /// To be told next.
+    late: Vec<Change>,
     state: watch::Receiver<State>,
     life: u32,
     resets: u32,
@@ -168,11 +179,16 @@ impl WatchStream for Stream {
             if resets != self.resets {
                 return Ok(WatchEvent::Resync);
             }
+            if mood == Mood::Up && !self.late.is_empty() {
+                let (revision, changes) = (self.revision(), std::mem::take(&mut self.late));
+                return Ok(WatchEvent::Changes { revision, changes });
+            }
             tokio::select! {
                 biased;
                 event = self.inner.next(), if mood == Mood::Up => return match event? {
                     WatchEvent::Changes { revision, changes } if self.garbled => {
-                        let changes = garbled(changes);
+                        let (changes, late) = garbled(changes);
+                        self.late = late;
                         Ok(WatchEvent::Changes { revision, changes })
                     }
                     event => Ok(event),
@@ -197,17 +213,18 @@ fn key(change: &Change) -> (InstanceId, u64) {
     }
 }
 
-/// Everything twice, instances in another order, and the word that a ghost is gone after its heir's arrival.
-fn garbled(mut changes: Vec<Change>) -> Vec<Change> {
+/// Everything twice, instances in another order; and apart from that, for later, the word that ghosts are gone
+/// whose heirs are there.
+fn garbled(mut changes: Vec<Change>) -> (Vec<Change>, Vec<Change>) {
     changes.sort_by(|a, b| key(b).0.cmp(&key(a).0));
-    for at in 1..changes.len() {
-        let (a, b) = (key(&changes[at - 1]), key(&changes[at]));
-        let buried = matches!(changes[at - 1], Change::Removed(_));
-        let heir = matches!(changes[at], Change::Upserted(_));
-        if a.0 == b.0 && a.1 < b.1 && buried && heir {
-            changes.swap(at - 1, at);
-        }
-    }
-    let twice = changes.into_iter().flat_map(|it| [it.clone(), it]);
-    twice.collect()
+    let heirs = changes.clone();
+    let is_late = |change: &Change| {
+        let (id, incarnation) = key(change);
+        let mut heirs = heirs.iter().filter(|it| matches!(it, Change::Upserted(_)));
+        matches!(change, Change::Removed(_))
+            && heirs.any(|heir| key(heir).0 == id && key(heir).1 > incarnation)
+    };
+    let (late, prompt): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_late);
+    let twice = prompt.into_iter().flat_map(|it| [it.clone(), it]);
+    (twice.collect(), late)
 }

@@ -172,6 +172,12 @@ impl Act {
             };
             (rng.u8(..12), act)
         };
-        Self::Churn((0..24).map(|_| one(rng)).collect())
+        let mut acts: Vec<_> = (0..24).map(|_| one(rng)).collect();
+        if rng.u8(..3) == 0 {
+            // In the middle of a merge window.
+            let cut = [Mood::Refusing, Mood::Hanging][rng.usize(..2)];
+            acts.push((0, Self::Mood(Feed::Registry, cut)));
+        }
+        Self::Churn(acts)
     }
 }

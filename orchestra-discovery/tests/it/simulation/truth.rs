@@ -4,13 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use orchestra_core::{InstanceId, Monotonic};
-use orchestra_discovery::Instance;
+use orchestra_discovery::{Instance, Source};
 
 use super::ear::is_leased;
+use super::link::Mood;
 use super::plan::PROCESSES;
-use super::seen::{PROMPT, SETTLED};
+use super::seen::{HEARD, PROMPT, SETTLED};
 use super::setup::TOMBSTONE;
 use super::world::{View, World, endpoint, id};
+use crate::cache::scope;
+
+fn is_same(a: &Instance, b: &Instance) -> bool {
+    let part = |it: &Instance| (it.incarnation, it.status, it.forced, it.weight);
+    part(a) == part(b)
+}
 
 impl World {
     pub(super) fn check_truth(&mut self, truth: &[Arc<Instance>], view: &View, now: Monotonic) {
@@ -44,8 +51,59 @@ impl World {
             self.seen.synced_checks += 1;
             self.check_synced(view, now);
         }
+        for (id, instance) in view.iter().filter(|(_, it)| is_leased(it)) {
+            let newest = self.seen.newest.get(id).copied().unwrap_or_default();
+            let lied = now.since(self.seen.lied) <= SETTLED;
+            assert!(
+                newest <= instance.incarnation || lied,
+                "a ghost: {instance:?}"
+            );
+            // What it has of the registry's former life may be greater.
+            let listed = self.seen.truth.get(id).map(|it| it.incarnation);
+            if listed == Some(instance.incarnation) {
+                self.seen.newest.insert(id.clone(), instance.incarnation);
+            }
+        }
         self.check_frozen(view, now);
+        self.check_cut(view, now);
         self.check_tombstones(view, now);
+    }
+
+    /// The link is about to be cut: what the client has heard of until now counts.
+    pub(super) async fn note_cut(&mut self) {
+        self.listen();
+        let now = self.now();
+        if !self.seen.is_synced || self.registry.mood() != Mood::Up {
+            return;
+        }
+        let listed = self.registry.backend().snapshot(&scope()).await.unwrap();
+        let changed = &self.ear.changed;
+        let heard = |id: &InstanceId| changed.get(id).is_some_and(|at| now.since(*at) > HEARD);
+        let there = listed.instances().iter().filter(|it| heard(&it.id));
+        let leases = &self.ear.leases;
+        let gone = changed
+            .keys()
+            .filter(|id| heard(id) && !leases.contains_key(*id));
+        self.seen.cut = Some((now, (there.cloned().collect(), gone.cloned().collect())));
+    }
+
+    fn check_cut(&mut self, view: &View, now: Monotonic) {
+        let cut = self.seen.cut.take_if(|(at, _)| now.since(*at) >= PROMPT);
+        let Some((at, (there, gone))) = cut else {
+            return;
+        };
+        if self.seen.lied > at {
+            return;
+        }
+        for instance in there {
+            let found = view.get(&instance.id);
+            let same = found.is_some_and(|it| is_same(it, &instance));
+            assert!(same, "{instance:?} was known, not {found:?}");
+        }
+        let holds = self.ear.is_holding("registry");
+        let lives_on = gone.iter().find(|id| !holds && view.contains_key(*id));
+        assert_eq!(lives_on, None, "it was known to be gone");
+        self.seen.cut_checks += 1;
     }
 
     fn check_synced(&self, view: &View, now: Monotonic) {
@@ -56,16 +114,8 @@ impl World {
         let listed = self.seen.truth.values();
         for instance in listed.filter(|it| !lately(&it.id)) {
             let found = view.get(&instance.id);
-            let same = |it: &Arc<Instance>| {
-                (it.incarnation, it.status, it.forced, it.weight)
-                    == (
-                        instance.incarnation,
-                        instance.status,
-                        instance.forced,
-                        instance.weight,
-                    )
-            };
-            assert!(found.is_some_and(same), "{instance:?} is seen as {found:?}");
+            let same = found.is_some_and(|it| is_same(it, instance));
+            assert!(same, "{instance:?} is seen as {found:?}");
         }
         if self.ear.is_holding("registry") {
             return;
