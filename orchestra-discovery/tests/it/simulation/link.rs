@@ -52,6 +52,7 @@ struct Wire {
     kept: Mutex<Option<Snapshot>>,
     stale: AtomicBool,
     lagged: AtomicBool,
+    asked: AtomicU64,
     garbled: bool,
     state: watch::Sender<State>,
 }
@@ -68,6 +69,7 @@ impl Channel {
             kept: Mutex::default(),
             stale: AtomicBool::default(),
             lagged: AtomicBool::default(),
+            asked: AtomicU64::default(),
             garbled,
             state: watch::Sender::new(State { mood, life, resets }),
         }))
@@ -109,6 +111,11 @@ impl Channel {
         self.reset();
     }
 
+    /// How often it was asked for a snapshot.
+    pub(super) fn asked(&self) -> u64 {
+        self.0.asked.load(Ordering::Relaxed)
+    }
+
     /// Whether an old snapshot was served since this was asked last.
     pub(super) fn take_lagged(&self) -> bool {
         self.0.lagged.swap(false, Ordering::Relaxed)
@@ -126,6 +133,7 @@ impl Channel {
 #[async_trait]
 impl Source for Channel {
     async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, Error> {
+        self.0.asked.fetch_add(1, Ordering::Relaxed);
         let mood = self.answers().await?;
         let snapshot = self.backend().snapshot(scope).await?;
         if mood == Mood::Blank {

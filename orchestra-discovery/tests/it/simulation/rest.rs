@@ -25,13 +25,20 @@ impl World {
         self.seen.mood_changed(Mood::Up, self.now());
         self.house.open_all();
         self.lines(Line::Up, |_| true);
-        for _ in 0..45 {
+        let mut asked = 0;
+        for second in 0..45 {
+            if second == 25 {
+                asked = self.fallback.asked();
+            }
             self.settle_due(self.now());
             while self.leaving.try_join_next().is_some() {}
             sleep(secs(1)).await;
             self.check().await;
         }
         assert!(self.leaving.is_empty(), "some never left");
+        let spare = self.members().keys().any(|id| id.as_str().starts_with('f'));
+        let again = self.fallback.asked() > asked;
+        assert!(spare || !again, "a fallback is asked that nobody needs");
         self.settle_due(self.now() + secs(60));
         self.check_rest().await;
     }

@@ -102,7 +102,8 @@ impl Seen {
 
     pub(super) fn mood_changed(&mut self, mood: Mood, now: Monotonic) {
         self.unsynced = now;
-        self.cut = self.cut.take().filter(|(at, _)| *at == now);
+        let cut = matches!(mood, Mood::Refusing | Mood::Hanging);
+        self.cut = self.cut.take().filter(|(at, _)| cut && *at == now);
         // Two empty answers without the truth in between confirm each other, however long it takes.
         self.forgive(now);
         self.up_since = None;

@@ -35,6 +35,7 @@ pub(super) struct Setup {
     pub(super) outliers: u8,
     pub(super) damping: bool,
     pub(super) garbled: bool,
+    forgetful: bool,
 }
 
 impl Setup {
@@ -49,6 +50,7 @@ impl Setup {
             outliers: rng.u8(..4),
             damping: rng.bool(),
             garbled: rng.bool(),
+            forgetful: rng.bool(),
         }
     }
 
@@ -91,8 +93,12 @@ pub(super) fn begun(mut config: memory::Config, wall: i64) -> memory::Config {
     config
 }
 
-pub(super) fn gathering(seed: u64) -> cache::Config {
+pub(super) fn gathering(setup: Setup, seed: u64) -> cache::Config {
     let mut config = cache::Config::default();
+    if setup.forgetful {
+        // Two changes at once are more than it remembers.
+        config.max_changes = NonZeroUsize::MIN;
+    }
     config.seed = Some(seed);
     config.refresh = secs(10);
     config.tombstone = TOMBSTONE;

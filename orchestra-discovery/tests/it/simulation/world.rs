@@ -106,7 +106,7 @@ impl World {
             .source("registry", Arc::new(registry.clone()), leased)
             .source("dns", Arc::new(dns.clone()), unleased)
             .fallback("fallback", Arc::new(fallback.clone()), unleased)
-            .config(gathering(seed))
+            .config(gathering(setup, seed))
             .clock(Arc::new(clock))
             .listener(Arc::clone(&listener))
             .build()
