@@ -44,6 +44,9 @@ impl World {
         if self.registry.take_lagged() {
             self.seen.lagged(now);
         }
+        if self.dns.mood() != Mood::Up {
+            self.seen.dns_unsynced = now;
+        }
         let mood = self.registry.mood();
         if mood != Mood::Up {
             self.seen.unsynced = now;
