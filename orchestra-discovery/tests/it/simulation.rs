@@ -23,6 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use orchestra_testkit::Seed;
 use parking_lot::Mutex;
 
 use tokio::runtime::Handle;
@@ -31,6 +32,8 @@ use tokio::time::sleep;
 use self::plan::Act;
 use self::world::World;
 
+/// So many runs make a test.
+const RUNS: u64 = 50;
 /// So many events make a run.
 const EVENTS: usize = 300;
 
@@ -96,7 +99,7 @@ async fn run(seed: u64, trace: &mut Vec<String>) -> Counts {
     let mut world = World::new(seed).await;
     trace.push(format!("{:?}", world.setup));
     for number in 0..EVENTS {
-        let act = Act::draw(&mut world.rng);
+        let act = Act::draw(&mut world.rng, world.setup.most);
         let at = world.now().as_nanos() / 1_000_000;
         trace.push(format!("{number} at {at} ms: {act:?}"));
         world.act(&act).await;
@@ -160,11 +163,11 @@ impl Drop for Failed<'_> {
 
 #[test]
 fn whatever_fails_invariants_hold_after_every_event() {
-    if let Some(seed) = number("ORCHESTRA_SEED") {
-        simulate(seed);
+    if std::env::var_os("ORCHESTRA_SEED").is_some() {
+        simulate(Seed::from_env_or_random("ORCHESTRA_SEED").value());
         return;
     }
-    let seeds = number("ORCHESTRA_SEEDS").unwrap_or(50);
+    let seeds = number("ORCHESTRA_SEEDS").unwrap_or(RUNS);
     let (all, failed) = (Mutex::new(Counts::new()), AtomicBool::new(false));
     let simulate = |seed: u64| {
         let _failed = Failed(&failed);
@@ -184,7 +187,7 @@ fn whatever_fails_invariants_hold_after_every_event() {
     let all = all.into_inner();
     println!("{all:#?}");
     // What never happens is not tested.
-    for what in MUST_HAPPEN {
-        assert!(all.contains_key(what), "{what} never happened");
+    for what in MUST_HAPPEN.iter().filter(|_| seeds >= RUNS) {
+        assert!(all.contains_key(*what), "{what} never happened");
     }
 }

@@ -111,10 +111,10 @@ fn forced(rng: &mut fastrand::Rng) -> Option<Override> {
 }
 
 impl Act {
-    pub(super) fn draw(rng: &mut fastrand::Rng) -> Self {
-        let n = rng.u8(1..=PROCESSES);
+    pub(super) fn draw(rng: &mut fastrand::Rng, most: u8) -> Self {
+        let n = rng.u8(1..=most);
         match rng.u8(..100) {
-            0..14 => Self::Start(n, weight(rng)),
+            0..14 if most == PROCESSES || rng.bool() => Self::Start(n, weight(rng)),
             14..16 => Self::Stop(n),
             16..19 => Self::Crash(n),
             19..22 => Self::Restart(n, weight(rng)),
@@ -142,7 +142,7 @@ impl Act {
             86 => Self::AbortCalls,
             87 => Self::Lookup(rng.u8(..)),
             88..90 => Self::Ask,
-            90..93 => Self::churn(rng),
+            90..93 => Self::churn(rng, most),
             93 => Self::waver(n, rng),
             _ => Self::Nothing,
         }
@@ -159,10 +159,10 @@ impl Act {
         Self::Churn(acts.into())
     }
 
-    fn churn(rng: &mut fastrand::Rng) -> Self {
-        let n = rng.u8(1..=PROCESSES);
+    fn churn(rng: &mut fastrand::Rng, most: u8) -> Self {
+        let n = rng.u8(1..=most);
         let one = |rng: &mut fastrand::Rng| {
-            let n = if rng.bool() { n } else { rng.u8(1..=PROCESSES) };
+            let n = if rng.bool() { n } else { rng.u8(1..=most) };
             let act = match rng.u8(..6) {
                 0 => Self::Restart(n, weight(rng)),
                 1 => Self::Status(n, [Status::Draining, Status::Ready][rng.usize(..2)]),

@@ -10,6 +10,7 @@ use orchestra_discovery::{
     LeastRequest, P2c, Revision, RoundRobin, Weighted, cache, outlier, priority, resolver,
 };
 
+use super::plan::PROCESSES;
 use super::secs;
 
 pub(super) const TTL: Duration = Duration::from_secs(6);
@@ -30,6 +31,8 @@ pub(super) struct Setup {
     pub(super) fails_in_panic: bool,
     pub(super) require_check: bool,
     pub(super) bypass: bool,
+    /// So many processes at most.
+    pub(super) most: u8,
     pub(super) statics: bool,
     pub(super) balancer: u8,
     pub(super) outliers: u8,
@@ -40,12 +43,14 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn draw(rng: &mut fastrand::Rng) -> Self {
+        let is_large = rng.u8(..5) > 0;
         Self {
+            most: if is_large { PROCESSES } else { 2 },
             calm: rng.u8(..3) == 0,
             fails_in_panic: rng.u8(..4) == 0,
             require_check: rng.bool(),
             bypass: rng.u8(..3) == 0,
-            statics: rng.bool(),
+            statics: is_large && rng.bool(),
             balancer: rng.u8(..4),
             outliers: rng.u8(..4),
             damping: rng.bool(),

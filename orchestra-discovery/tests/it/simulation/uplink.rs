@@ -65,7 +65,9 @@ impl Uplink {
             Line::Up => call.await,
             Line::Refusing => Err(refused()),
             Line::Hanging | Line::Late(_) => std::future::pending().await,
-            Line::Lossy if self.calls.fetch_add(1, Ordering::Relaxed) % 2 == 0 => call.await,
+            Line::Lossy if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) => {
+                call.await
+            }
             Line::Deaf | Line::Lossy => {
                 drop(call.await);
                 std::future::pending().await

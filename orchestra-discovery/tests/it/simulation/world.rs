@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::calls::Calls;
 use super::ear::Ear;
 use super::link::{Channel, Stepped};
-use super::plan::{Feed, PROCESSES};
+use super::plan::Feed;
 use super::seen::Seen;
 use super::setup::{LASTING, MAX_PROBES, Setup, begun, gathering};
 use super::uplink::Uplink;
@@ -153,7 +153,7 @@ impl World {
             calls: Calls::default(),
             seen: Seen::default(),
         };
-        for n in 1..=PROCESSES {
+        for n in 1..=setup.most {
             world.start(n, 1);
         }
         world.follow.ready().await.unwrap();
