@@ -262,6 +262,28 @@ async fn empty_answer_where_there_were_members_needs_a_second_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_empty_answers_with_a_failure_in_between_confirm_nothing() {
+    let source = Moody::new();
+    register(&source, [1, 2], LONG).await;
+    let cache = over(&source).build().unwrap();
+    let _watch = watch(&cache).await;
+    settle().await;
+    for _ in 0..3 {
+        // The watch fails, the next answer is empty, and the one after that fails again.
+        source.set(Mood::Refusing);
+        settle().await;
+        source.set(Mood::Blank);
+        sleep(secs(4)).await;
+        source.set(Mood::Refusing);
+        sleep(secs(6)).await;
+        assert_eq!(count(&cache).await, 2);
+    }
+    source.set(Mood::Blank);
+    sleep(secs(12)).await;
+    assert_eq!(count(&cache).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn older_answer_than_before_needs_a_second_one() {
     let source = Moody::new();
     register(&source, [1, 2], LONG).await;
