@@ -173,6 +173,14 @@ impl Coalescer {
         if self.due().is_none_or(|due| due > now) {
             return Vec::new();
         }
+        self.flush(now)
+    }
+
+    /// All that waits, be it due or not: nothing follows, or what follows does not say it again.
+    pub fn flush(&mut self, now: Monotonic) -> Vec<Change> {
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
         self.opens = now + self.config.window;
         self.next_rank = 0;
         let mut nets: Vec<Net> = std::mem::take(&mut self.waiting).into_values().collect();

@@ -185,6 +185,14 @@ pub enum Event {
         /// The name of the source.
         source: Arc<str>,
     },
+    /// A source answers with a revision before one that it told, as a replica that lags behind does, or a registry
+    /// that came back with its clock behind; believed when it says so again.
+    OlderUnconfirmed {
+        /// The service.
+        service: ServiceName,
+        /// The name of the source.
+        source: Arc<str>,
+    },
     /// A cache will say for a while that a service has no members.
     NegativeCached {
         /// The service.

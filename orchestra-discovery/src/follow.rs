@@ -141,6 +141,7 @@ impl Driver {
     async fn run(mut self, mut stop: Stop) {
         // Reading leaves no trace, so it may be dropped anywhere.
         tokio::select! {
+            biased;
             () = stop.asked() => {}
             () = self.follow() => {}
         }

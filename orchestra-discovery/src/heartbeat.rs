@@ -111,6 +111,7 @@ impl Heartbeat {
             let driver = Driver {
                 pulse: Pulse::new(registration.ttl),
                 confirmed: confirm,
+                in_doubt: false,
                 registry,
                 registration,
                 standing: sender,
@@ -240,6 +241,8 @@ struct Driver {
     standing: watch::Sender<Standing>,
     wanted: watch::Receiver<Status>,
     confirmed: watch::Sender<Status>,
+    /// A status was told and got no answer: the registry may list that one, or the one before.
+    in_doubt: bool,
     rng: fastrand::Rng,
     events: Events,
 }
@@ -256,6 +259,7 @@ impl Driver {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.asked() => return self.give_back().await,
                 () = tokio::time::sleep(wait) => {}
                 Ok(()) = self.wanted.changed() => {}
@@ -279,6 +283,7 @@ impl Driver {
         let status = *self.wanted.borrow_and_update();
         let asked = self.registration.clone().status(status);
         let lease = self.timely(self.registry.register(asked)).await?;
+        self.in_doubt = false;
         self.confirmed.send_replace(status);
         self.standing.send_replace(Standing::Held(lease.clone()));
         self.events.emit(&Event::LeaseHeld {
@@ -292,8 +297,10 @@ impl Driver {
     async fn renew(&mut self, lease: &Lease) -> Result<Lease> {
         self.timely(self.registry.renew(lease)).await?;
         let status = *self.wanted.borrow_and_update();
-        if status != *self.confirmed.borrow() {
+        if self.in_doubt || status != *self.confirmed.borrow() {
+            self.in_doubt = true;
             self.timely(self.registry.set_status(lease, status)).await?;
+            self.in_doubt = false;
             self.confirmed.send_replace(status);
         }
         Ok(lease.clone())

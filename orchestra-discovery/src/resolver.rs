@@ -188,6 +188,19 @@ impl Resolver {
         )
     }
 
+    /// Takes the health of those members again of whom none is known, though it was told once.
+    pub(crate) fn remind<'a>(&self, known: impl Iterator<Item = (&'a Instance, Health)>) {
+        let lost: Vec<_> = {
+            let writer = self.0.writer.lock();
+            let told = known.filter(|(_, health)| *health != Health::Unchecked);
+            told.filter(|(instance, _)| writer.is_unchecked(&instance.id, instance.incarnation))
+                .collect()
+        };
+        for (instance, health) in lost {
+            self.set_health(&instance.id, instance.incarnation, health);
+        }
+    }
+
     /// An active check of a member passed, whether that is new or not: it may end an ejection.
     pub fn check_passed(&self, id: &InstanceId, incarnation: Incarnation) {
         let check = |writer: &mut Writer, membership: &Membership<'_>| {

@@ -20,7 +20,8 @@ pub struct Config {
     /// A source is asked for all members anew this often (up to a tenth later), be its watch up or not: a watch
     /// that is dead without knowing it does no harm for long.
     pub refresh: Duration,
-    /// An empty answer where there were members is believed if the source gives it again after this long.
+    /// An empty answer where there were members, or one older than what the source told before, is believed if the
+    /// source gives it again after this long, and does not fail in between.
     pub grace: Duration,
     /// The wait after a failure.
     pub backoff: Backoff,

@@ -8,7 +8,7 @@ use super::shared::{Feed, Shared};
 use super::view::Verdict;
 use crate::coalesce::Coalescer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::{Scope, Watch, WatchEvent};
+use crate::source::{Change, Revision, Scope, Watch, WatchEvent};
 use crate::task::Stop;
 
 /// tokio's timer has a resolution of a millisecond; a shorter sleep would only spin.
@@ -23,6 +23,8 @@ pub(super) struct Driver {
     rng: fastrand::Rng,
     changes: Coalescer,
     failures: u32,
+    /// The revision that the source told last.
+    heard: Revision,
     /// Snapshots since the last change.
     barren: u32,
 }
@@ -50,6 +52,7 @@ impl Driver {
             at,
             rng,
             failures: 0,
+            heard: Revision::default(),
             barren: 0,
         }
     }
@@ -61,6 +64,7 @@ impl Driver {
         };
         // Reading leaves no trace, so it may be dropped anywhere.
         tokio::select! {
+            biased;
             () = stop.asked() => {}
             () = self.feed(feed) => {}
         }
@@ -77,6 +81,7 @@ impl Driver {
                 return;
             }
             tokio::select! {
+                biased;
                 over = unwanted.wait_for(|depth| *depth < feed.tier) => {
                     if over.is_err() {
                         return;
@@ -85,6 +90,7 @@ impl Driver {
                 () = self.follow(feed) => {}
             }
             self.changes.clear();
+            self.heard = Revision::default();
             self.shared
                 .act(|table, _| table.leave(&self.service, self.at));
         }
@@ -118,9 +124,9 @@ impl Driver {
         let snapshot = snapshot.await?;
         self.failures = 0;
         self.barren = self.barren.saturating_add(1);
-        self.changes.clear();
+        let older = snapshot.revision() < self.heard;
         let verdict = self.shared.act_on(&self.service, |table, now| {
-            table.accept(&self.service, self.at, &snapshot, now)
+            table.accept(&self.service, self.at, (&snapshot, older), now)
         });
         if let Verdict::Doubted(wait) = verdict {
             tokio::time::sleep(wait.max(SHORTEST_SLEEP)).await;
@@ -128,6 +134,7 @@ impl Driver {
         }
         let refresh = self.refresh();
         let after = snapshot.revision();
+        self.heard = after;
         let watch = feed.source.watch(&self.scope, after);
         match within(feed, "watch", &self.scope, watch).await {
             Ok(watch) => {
@@ -148,26 +155,37 @@ impl Driver {
         refresh + (refresh / 10).mul_f64(self.rng.f64())
     }
 
-    async fn watch(&mut self, mut watch: Watch, refresh: Duration) -> Result<Round> {
+    async fn watch(&mut self, watch: Watch, refresh: Duration) -> Result<Round> {
+        let ended = self.listen(watch, refresh).await;
+        // What was told counts: the next snapshot may be long in coming, and does not say why who is missing left.
+        let batch = self.changes.flush(self.shared.clock.now());
+        self.apply(&batch);
+        ended
+    }
+
+    async fn listen(&mut self, mut watch: Watch, refresh: Duration) -> Result<Round> {
         let over = tokio::time::sleep(refresh);
         tokio::pin!(over);
         loop {
             let gathered = self.gathered();
             let event = tokio::select! {
+                biased;
+                () = &mut over => return Ok(Round::Over),
                 event = watch.next() => Some(event),
                 () = gathered => None,
-                () = &mut over => return Ok(Round::Over),
             };
             match event {
-                Some(Ok(WatchEvent::Changes { changes, .. })) => {
+                Some(Ok(WatchEvent::Changes { revision, changes })) => {
                     self.barren = 0;
+                    self.heard = revision;
                     self.changes.offer(changes);
                 }
                 Some(Ok(WatchEvent::Resync)) => return Ok(Round::Resync),
                 Some(Err(error)) => return Err(error),
                 None => {}
             }
-            self.apply();
+            let batch = self.changes.take(self.shared.clock.now());
+            self.apply(&batch);
         }
     }
 
@@ -183,11 +201,10 @@ impl Driver {
         }
     }
 
-    fn apply(&mut self) {
-        let batch = self.changes.take(self.shared.clock.now());
+    fn apply(&self, batch: &[Change]) {
         if !batch.is_empty() {
             self.shared.act_on(&self.service, |table, now| {
-                table.apply(&self.service, self.at, &batch, now);
+                table.apply(&self.service, self.at, batch, now);
             });
         }
     }

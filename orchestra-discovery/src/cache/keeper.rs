@@ -11,6 +11,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) async fn run(shared: Arc<Shared>, mut stop: Stop) {
     loop {
         tokio::select! {
+            biased;
             () = stop.asked() => break,
             () = tokio::time::sleep(TICK) => shared.tick(),
         }

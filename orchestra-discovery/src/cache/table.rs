@@ -177,20 +177,20 @@ impl Table {
         }
     }
 
-    /// A source answered with all that it lists.
+    /// A source answered with all that it lists, as of an older revision than it told before or not.
     pub(super) fn accept(
         &mut self,
         service: &ServiceName,
         at: usize,
-        snapshot: &Snapshot,
+        (snapshot, older): (&Snapshot, bool),
         now: Monotonic,
     ) -> Verdict {
-        let grace = self.config.grace;
+        let (grace, empty) = (self.config.grace, snapshot.instances().is_empty());
         let mut anew = Vec::new();
         let Some((view, upstream)) = self.view(service, at) else {
             return Verdict::Believed;
         };
-        let verdict = view.weigh(snapshot.instances().is_empty(), grace, now);
+        let verdict = view.weigh(empty, older, grace, now);
         let doubted_now = view.is_doubted_since(now);
         let failed = view.failure.take().is_some();
         let name = Arc::clone(&upstream.name);
@@ -208,9 +208,11 @@ impl Table {
             });
         }
         if doubted_now {
-            self.events.push(Event::EmptyUnconfirmed {
-                service: service.clone(),
-                source: name,
+            let (service, source) = (service.clone(), name);
+            self.events.push(if empty {
+                Event::EmptyUnconfirmed { service, source }
+            } else {
+                Event::OlderUnconfirmed { service, source }
             });
         }
         self.came(service, at, &anew);
@@ -316,7 +318,7 @@ impl Table {
             return;
         };
         let first = !view.settled;
-        view.lose(now);
+        view.fail(now);
         let count = view.failure.as_ref().map_or(0, |failure| failure.count);
         let failure = Failure {
             kind: error.kind(),

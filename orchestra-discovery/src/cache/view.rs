@@ -34,13 +34,20 @@ pub(super) struct View {
     pub(super) preservation: Preservation<InstanceId>,
     origin: Option<Origin>,
     good_at: Monotonic,
-    /// When the source first said that there are none although there were.
-    doubt: Option<Monotonic>,
+    /// What the source said that is not believed at once, and when it first did.
+    doubt: Option<(Doubt, Monotonic)>,
     pub(super) failure: Option<Failure>,
     /// Whether the source has answered or failed yet.
     pub(super) settled: bool,
     /// Whether it was servable when that was looked at last.
     pub(super) was_servable: bool,
+}
+
+/// Why an answer is not believed at once: another of the same kind confirms it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    Empty,
+    Older,
 }
 
 /// What came of an answer.
@@ -76,14 +83,26 @@ impl View {
         self.good_at = now;
     }
 
-    /// Whether the source may be believed that there are none.
-    pub(super) fn weigh(&mut self, empty: bool, grace: Duration, now: Monotonic) -> Verdict {
+    /// Whether the source may be believed that there are none where there were, or what is older than it told
+    /// before.
+    pub(super) fn weigh(
+        &mut self,
+        empty: bool,
+        older: bool,
+        grace: Duration,
+        now: Monotonic,
+    ) -> Verdict {
         self.settled = true;
-        if !empty || self.listed.is_empty() {
-            self.doubt = None;
-            return Verdict::Believed;
-        }
-        let since = *self.doubt.get_or_insert(now);
+        let doubt = match (empty && !self.listed.is_empty(), older) {
+            (true, _) => Doubt::Empty,
+            (false, true) => Doubt::Older,
+            (false, false) => {
+                self.doubt = None;
+                return Verdict::Believed;
+            }
+        };
+        let same = self.doubt.filter(|(before, _)| *before == doubt);
+        let (_, since) = *self.doubt.insert(same.unwrap_or((doubt, now)));
         let left = (since + grace).since(now);
         if left.is_zero() && since != now {
             self.doubt = None;
@@ -94,7 +113,7 @@ impl View {
     }
 
     pub(super) fn is_doubted_since(&self, now: Monotonic) -> bool {
-        self.doubt == Some(now)
+        self.doubt.is_some_and(|(_, since)| since == now)
     }
 
     /// The source lists exactly these. Whoever is missing lapsed, as far as one can know.
@@ -220,7 +239,13 @@ impl View {
         self.origin = Some(Origin::Watched);
     }
 
-    pub(super) fn lose(&mut self, now: Monotonic) {
+    /// The source failed; what it said before that is confirmed by nothing that it says after.
+    pub(super) fn fail(&mut self, now: Monotonic) {
+        self.doubt = None;
+        self.lose(now);
+    }
+
+    fn lose(&mut self, now: Monotonic) {
         self.settled = true;
         match self.origin {
             Some(Origin::Watched) => {

@@ -112,6 +112,20 @@ proptest! {
 }
 
 #[test]
+fn what_is_flushed_does_not_wait_and_what_follows_does() {
+    let mut changes = Coalescer::new(config(100, 64));
+    changes.offer([up(1, 1, 1)]);
+    assert_eq!(changes.take(at(0)), [up(1, 1, 1)]);
+    changes.offer([up(2, 1, 1), gone(1, 1)]);
+    assert_eq!(changes.take(at(10)), []);
+    assert_eq!(changes.flush(at(10)), [up(2, 1, 1), gone(1, 1)]);
+    assert_eq!(changes.flush(at(10)), []);
+    changes.offer([gone(2, 1)]);
+    assert_eq!(changes.due(), Some(at(110)));
+    assert_eq!(changes.take(at(110)), [gone(2, 1)]);
+}
+
+#[test]
 fn a_million_changes_end_in_the_same_set() {
     let mut rng = fastrand::Rng::with_seed(0x0C0A_1E5C);
     let (mut expected, mut found) = (members(&[]), members(&[]));

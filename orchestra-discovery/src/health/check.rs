@@ -24,7 +24,8 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// Probes the members of a resolver and tells it what it finds, until it is shut down or dropped.
 ///
-/// Each verdict is told, not only changes, so that a resolver that lost its own finds them again.
+/// Each verdict is told, not only changes, so that a resolver that lost its own finds them again; a member that
+/// left and came back under the same incarnation is as it was some 10 milliseconds later.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -117,9 +118,10 @@ impl Driver {
             self.begin_due(now);
             let pause = self.pause(now, stale);
             tokio::select! {
+                biased;
                 () = stop.asked() => break,
-                Some(ended) = self.probes.join_next_with_id() => self.ended(ended),
                 Ok(()) = changed.changed(), if !stale => stale = true,
+                Some(ended) = self.probes.join_next_with_id() => self.ended(ended),
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -138,6 +140,8 @@ impl Driver {
             self.resolver
                 .set_health(&instance.id, instance.incarnation, health);
         }
+        // Who left and came back in the meantime has lost what was found of it.
+        self.resolver.remind(self.schedule.known());
         for (instance, until) in turnover.suppressed {
             self.suppressed(&instance, until.since(now));
         }

@@ -165,6 +165,18 @@ impl Schedule {
         }
     }
 
+    /// Those that are watched, with what the resolver is to think of them.
+    pub(super) fn known(&self) -> impl Iterator<Item = (&Instance, Health)> {
+        self.watched.values().map(|watched| {
+            let instance = &*watched.instance;
+            let health = match watched.tally.health() {
+                Health::Unchecked => self.unchecked(&instance.id),
+                _ => watched.told,
+            };
+            (instance, health)
+        })
+    }
+
     /// When the next probe is due, with or without those of the slow.
     pub(super) fn next_due(&self, slow: bool) -> Option<Monotonic> {
         let slow = self.queues.slow.first().filter(|_| slow);

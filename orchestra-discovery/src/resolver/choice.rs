@@ -218,11 +218,13 @@ impl NoCandidate {
             ejected,
         } = view.census;
         let plan = view.plan(context);
-        let pools = plan.into_iter().flat_map(Plan::pools);
-        let members = pools.flat_map(|pool| &pool.slots);
-        let tried = members.filter(|slot| {
-            let member = view.members.member(**slot);
-            member.is_some_and(|member| context.has_tried(&member.instance.id))
+        // In panic a member is in two pools, and counts once all the same.
+        let ids = context.tried.iter().enumerate();
+        let tried = ids.filter(|(at, id)| {
+            let again = context.tried.iter().take(*at).any(|before| before == *id);
+            let slot = view.find(id).filter(|_| !again).map(|member| member.slot);
+            let mut pools = plan.into_iter().flat_map(Plan::pools);
+            slot.is_some_and(|slot| pools.any(|pool| pool.slots.contains(&slot)))
         });
         let tried = u32::try_from(tried.count()).unwrap_or(u32::MAX);
         Self {

@@ -339,6 +339,14 @@ impl Writer {
         }
     }
 
+    pub(super) fn is_unchecked(&self, id: &InstanceId, incarnation: Incarnation) -> bool {
+        let member = self
+            .find(id)
+            .filter(|it| it.instance.incarnation == incarnation);
+        let state = member.and_then(|member| self.states.get(number(member.slot))?.as_ref());
+        state.is_some_and(|state| state.health == Health::Unchecked)
+    }
+
     /// Whether anything changed, and whether a call to the detector may follow.
     pub(super) fn set_health(
         &mut self,

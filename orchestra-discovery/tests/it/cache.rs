@@ -262,6 +262,67 @@ async fn empty_answer_where_there_were_members_needs_a_second_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_empty_answers_with_a_failure_in_between_confirm_nothing() {
+    let source = Moody::new();
+    register(&source, [1, 2], LONG).await;
+    let cache = over(&source).build().unwrap();
+    let _watch = watch(&cache).await;
+    settle().await;
+    for _ in 0..3 {
+        // The watch fails, the next answer is empty, and the one after that fails again.
+        source.set(Mood::Refusing);
+        settle().await;
+        source.set(Mood::Blank);
+        sleep(secs(4)).await;
+        source.set(Mood::Refusing);
+        sleep(secs(6)).await;
+        assert_eq!(count(&cache).await, 2);
+    }
+    source.set(Mood::Blank);
+    sleep(secs(12)).await;
+    assert_eq!(count(&cache).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_answer_than_before_needs_a_second_one() {
+    let source = Moody::new();
+    register(&source, [1, 2], LONG).await;
+    let (heard, listener) = heard();
+    let cache = over(&source).listener(listener).build().unwrap();
+    let mut watch = watch(&cache).await;
+    settle().await;
+    let present = source.registry();
+    let mut start = memory::Config::default();
+    start.start = Revision::new(start.start.as_u64() - (1 << 40));
+    let past = MemoryRegistry::new(start);
+    let ghost = past
+        .register(at("i001", "10.0.0.1:80", LONG))
+        .await
+        .unwrap();
+    let unconfirmed = |event: &Event| matches!(event, Event::OlderUnconfirmed { .. });
+
+    // A replica that catches up in time.
+    source.replace(past.clone());
+    sleep(secs(3)).await;
+    assert_eq!(happened(&heard, unconfirmed), 1);
+    source.replace(present);
+    sleep(secs(6)).await;
+    assert_eq!(told(&mut watch).await, []);
+
+    // And a registry that has come back with its clock behind.
+    source.replace(past);
+    sleep(secs(7)).await;
+    let members = cache.snapshot(&scope()).await.unwrap();
+    let found: Vec<_> = members
+        .instances()
+        .iter()
+        .map(|it| it.incarnation)
+        .collect();
+    assert_eq!(found, [ghost.incarnation]);
+    assert_eq!(happened(&heard, unconfirmed), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn deregistrations_are_believed_at_once() {
     let source = Moody::new();
     let leases = register(&source, 0..20, LONG).await;
@@ -622,6 +683,35 @@ async fn churn_reaches_watchers_in_few_batches_and_the_first_change_at_once() {
     let expected = source.snapshot(&scope()).await.unwrap();
     let found = cache.snapshot(&scope()).await.unwrap();
     assert_eq!(found.instances(), expected.instances());
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_waited_when_the_source_failed_are_not_lost() {
+    let source = Moody::new();
+    let leases = register(&source, 1..5, LONG).await;
+    let mut gathering = config();
+    gathering.coalesce = coalesce::Config::default();
+    let cache = over(&source).config(gathering).build().unwrap();
+    let mut watch = watch(&cache).await;
+    settle().await;
+
+    // The first passes at once, the others wait for the end of the window.
+    for lease in &leases[..3] {
+        source.registry().deregister(lease).await.unwrap();
+        settle().await;
+    }
+    assert_eq!(ids(&cache).await, ["i002", "i003", "i004"]);
+    source.set(Mood::Refusing);
+    settle().await;
+    assert_eq!(ids(&cache).await, ["i004"]);
+    let reasons = told(&mut watch).await.into_iter().map(|it| match it {
+        Change::Removed(removal) => removal.reason,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(
+        reasons.collect::<Vec<_>>(),
+        [RemovalReason::Deregistered; 3]
+    );
 }
 
 #[tokio::test(start_paused = true)]

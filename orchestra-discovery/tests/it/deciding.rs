@@ -102,6 +102,16 @@ fn in_panic_calls_can_be_made_to_fail() {
 }
 
 #[test]
+fn tried_members_count_once_in_panic_too() {
+    let resolver = nervous(Config::default(), members(4));
+    sick(&resolver, 0..3);
+    assert!(resolver.is_in_panic());
+    let tried = [0, 1, 2, 3, 3].map(|n| id(&name(n)));
+    let none = resolver.pick(&draw(1).tried(&tried)).unwrap_err();
+    assert_eq!(none.tried, 4);
+}
+
+#[test]
 fn drained_and_out_of_service_members_get_nothing_even_in_panic() {
     let mut draining = instance("p-000", 1);
     draining.status = Status::Draining;

@@ -160,6 +160,22 @@ async fn draining_is_told_at_once_and_survives_registering_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn drain_that_got_no_answer_and_is_taken_back_does_not_last() {
+    let registry = Flaky::new();
+    let heartbeat = beat(&registry);
+    heartbeat.registered().await.unwrap();
+    *registry.silent_statuses.lock() = 1;
+    heartbeat.set_status(Status::Draining);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(listed(&registry).await, Some(Status::Draining));
+    // The last answer that the heartbeat had was that it is ready.
+    heartbeat.set_status(Status::Ready);
+    tokio::time::sleep(TTL).await;
+    assert_eq!(listed(&registry).await, Some(Status::Ready));
+    heartbeat.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn registration_that_is_refused_for_good_ends_the_heartbeat() {
     let registry = Arc::new(MemoryRegistry::default());
     let never = asked("p-1", Duration::ZERO);
