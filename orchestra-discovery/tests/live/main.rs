@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and figures are printed"
 )]
 
+mod beside;
 mod common;
 mod dns;
 mod etcd;
