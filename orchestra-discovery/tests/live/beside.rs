@@ -1,6 +1,7 @@
-//! The same members, weights, keys and failures given to Envoy and nginx as to us: they decide alike.
+//! The same members, weights, keys and failures given to Envoy, gRPC and nginx as to us: they decide alike.
 
 mod envoy;
+mod grpc;
 mod nginx;
 mod outliers;
 mod proxy;
@@ -19,11 +20,15 @@ use self::upstream::Upstreams;
 
 /// A resolver with the upstreams as members, `p-000` for the first; nobody is ejected.
 fn resolver(balancer: impl Balancer + 'static, upstreams: &Upstreams, weights: &[u32]) -> Resolver {
-    let config = Config::default().balancer(Arc::new(balancer));
-    resolver_of(config.outliers(outlier::Config::Off), upstreams, weights)
+    resolver_at(balancer, upstreams.ports(), weights)
 }
 
-fn resolver_of(config: Config, upstreams: &Upstreams, weights: &[u32]) -> Resolver {
+fn resolver_at(balancer: impl Balancer + 'static, ports: &[u16], weights: &[u32]) -> Resolver {
+    let config = Config::default().balancer(Arc::new(balancer));
+    resolver_of(config.outliers(outlier::Config::Off), ports, weights)
+}
+
+fn resolver_of(config: Config, ports: &[u16], weights: &[u32]) -> Resolver {
     let service: orchestra_core::ServiceName = "payments".parse().unwrap();
     let member = |(n, (&port, &weight)): (usize, (&u16, &u32))| {
         let (id, endpoint) = (format!("p-{n:03}"), format!("127.0.0.1:{port}"));
@@ -36,7 +41,7 @@ fn resolver_of(config: Config, upstreams: &Upstreams, weights: &[u32]) -> Resolv
         instance.weight = weight;
         Arc::new(instance)
     };
-    let members = upstreams.ports().iter().zip(weights).enumerate();
+    let members = ports.iter().zip(weights).enumerate();
     let members = members.map(member).collect();
     let resolver = Resolver::new(service.clone(), config);
     resolver.apply(&Snapshot::new(Scope::All, Revision::new(1), members));

@@ -43,7 +43,7 @@ impl Both {
         let config = Config::default()
             .priorities(priorities)
             .outliers(outlier::Config::Envoy(ours));
-        let ours = resolver_of(config, &upstreams, &[1; HOSTS]);
+        let ours = resolver_of(config, upstreams.ports(), &[1; HOSTS]);
         let proxy = envoy(&upstreams, &[1; HOSTS], cluster).await;
         Self {
             calls: proxy.client("socket").await,
