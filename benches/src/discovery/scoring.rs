@@ -1,8 +1,8 @@
 //! Scoring all candidates of a pool by the four factors, beside a plain sum over the same candidates.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use orchestra_core::{Locality, Monotonic, Outcome, Score};
@@ -50,8 +50,7 @@ impl Balancer for Bench {
 /// At one time per candidate, for 1,000 to 100,000 of them.
 pub fn figures(session: &Session) {
     let plain = session.for_subject("plain-sum");
-    let raw = session.for_subject("in-flight-sum");
-    let subjects: [(&Session, Pass); 3] = [(session, score_all), (&plain, sum), (&raw, calls)];
+    let subjects: [(&Session, Pass); 2] = [(session, score_all), (&plain, sum)];
     for instances in [1_000, 10_000, 100_000] {
         for (session, pass) in subjects {
             let figure = format!("discovery_score_{instances}");
@@ -78,37 +77,21 @@ fn score_all(
     black_box(scores);
 }
 
-/// What the factors are made of, but for where a candidate is, in the order of the candidates.
-fn sum(
-    _: &FourFactors,
-    candidates: &Candidates<'_>,
-    _: &PickContext<'_>,
-    _: &mut [Option<Score>],
-) {
+/// What the factors are made of, but for where a candidate is. A moment before all calls is one that no average
+/// has decayed at, so what is there is read, and no more.
+fn sum(_: &FourFactors, candidates: &Candidates<'_>, _: &PickContext<'_>, _: &mut [Option<Score>]) {
     let mut sum = 0.0;
     for index in 0..candidates.len() {
         sum += candidates.success(index)
             + f64::from(candidates.in_flight(index))
-            + candidates.latency(index, Monotonic::ZERO).unwrap_or_default();
+            + candidates
+                .latency(index, Monotonic::ZERO)
+                .unwrap_or_default();
     }
     black_box(sum);
 }
 
-fn calls(
-    _: &FourFactors,
-    candidates: &Candidates<'_>,
-    _: &PickContext<'_>,
-    _: &mut [Option<Score>],
-) {
-    let mut sum = 0;
-    for index in 0..candidates.len() {
-        sum += u64::from(candidates.in_flight(index));
-    }
-    black_box(sum);
-}
-
-static HERE: std::sync::LazyLock<Locality> =
-    std::sync::LazyLock::new(|| Locality::new("eu-west").zone("a"));
+static HERE: LazyLock<Locality> = LazyLock::new(|| Locality::new("eu-west").zone("a"));
 
 /// The pick of the candidate at this index, a minute after the start.
 fn context(index: u64) -> PickContext<'static> {
@@ -141,7 +124,11 @@ fn busy(instances: u32, pass: Pass) -> (Arc<Bench>, Resolver) {
             let mut begun = context(index);
             begun.now = Monotonic::from_nanos(end.as_nanos() - age * 1_000_000);
             let choice = resolver.choose(&begun).expect("all are ready");
-            let outcome = if rng.u8(..) < 8 { Outcome::Failure } else { Outcome::Success };
+            let outcome = if rng.u8(..) < 8 {
+                Outcome::Failure
+            } else {
+                Outcome::Success
+            };
             let took = Duration::from_micros(rng.u64(500..100_000));
             resolver.settle(choice.token, outcome, begun.now + took);
         }

@@ -24,27 +24,29 @@ pub(super) fn log2(x: f32) -> f32 {
 
 /// `2^x` for `x` in `-126..=127`.
 ///
-/// `x = n + f` with `f` in `[-1/2, 1/2]`, and seven terms of the series of `e^(f ln 2)`, whose relative error is
+/// `x = n + f` with the rest `f` in `[-1/2, 1/2]`, and seven terms of the series of `e^(f ln 2)`, whose relative error is
 /// 2e-7.
 #[inline]
 pub(super) fn exp2(x: f32) -> f32 {
-    const LN: [f32; 6] = {
-        let ln = LN_2;
+    const SERIES: [f32; 7] = {
+        let (first, second) = (LN_2, LN_2 * LN_2);
+        let third = first * second;
         [
-            ln,
-            ln * ln / 2.0,
-            ln * ln * ln / 6.0,
-            ln * ln * ln * ln / 24.0,
-            ln * ln * ln * ln * ln / 120.0,
-            ln * ln * ln * ln * ln * ln / 720.0,
+            1.0,
+            first,
+            second / 2.0,
+            third / 6.0,
+            second * second / 24.0,
+            second * third / 120.0,
+            third * third / 720.0,
         ]
     };
     // Added to this, a number has its integer part, rounded, in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let shifted = x + ROUND;
-    let f = x - (shifted - ROUND);
-    let [a, b, c, d, e, g] = LN;
-    let series = 1.0 + f * (a + f * (b + f * (c + f * (d + f * (e + f * g)))));
+    let rest = x - (shifted - ROUND);
+    let backwards = SERIES.into_iter().rev();
+    let series = backwards.fold(0.0, |sum, term| sum * rest + term);
     f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits())) * series
 }
 

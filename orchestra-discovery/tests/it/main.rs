@@ -30,6 +30,7 @@ mod probes;
 mod registry;
 mod resolver;
 mod route;
+mod scoring;
 #[cfg(feature = "test-util")]
 mod source;
 

@@ -196,8 +196,8 @@ impl Block {
     #[inline]
     pub(super) fn scores(&self, terms: &Terms) -> [f32; BLOCK] {
         let mut scores = [0.0; BLOCK];
-        for place in 0..BLOCK {
-            scores[place] = terms.score(State {
+        for (place, score) in scores.iter_mut().enumerate() {
+            *score = terms.score(State {
                 latency: self.latency[place],
                 success: self.success[place],
                 load: self.load[place],
