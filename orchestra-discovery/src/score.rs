@@ -46,7 +46,7 @@ use crate::resolver::PickContext;
 ///
 /// impl Scorer for Thrifty {
 ///     fn score(&self, candidates: &Candidates<'_>, index: usize, _: &PickContext<'_>) -> Option<Score> {
-///         let price = candidates.instance(index)?.labels.get("price")?.parse::<f64>().ok()?;
+///         let price = candidates.instance(index)?.labels.value("price")?.parse::<f64>().ok()?;
 ///         Some(Score::clamped(candidates.success(index) / (1.0 + price)))
 ///     }
 /// }

@@ -102,7 +102,11 @@ impl<S: Scorer + 'static> Rig<S> {
     fn of(overheard: Arc<Overheard<S>>, config: Config, members: Vec<Instance>) -> Self {
         let balancer: Arc<dyn Balancer> = Arc::<Overheard<S>>::clone(&overheard);
         Self {
-            resolver: with_members(config.balancer(balancer), members),
+            // Whoever fails stays a candidate.
+            resolver: with_members(
+                config.balancer(balancer).outliers(outlier::Config::Off),
+                members,
+            ),
             overheard,
         }
     }
@@ -328,10 +332,8 @@ fn median_follows_its_peers_in_twenty_milliseconds() {
 
 #[test]
 fn whoever_fails_everything_never_outscores_a_good_one() {
-    // As long as nobody ejects it.
-    let rig = Rig::of(
-        Overheard::new(FourFactors::default(), true),
-        Config::default().outliers(outlier::Config::Off),
+    let rig = Rig::new(
+        FourFactors::default(),
         zoned(&["e/a/1", "w/a/1", "w/a/1", "w/a/1"]),
     );
     let now = at(100_000);
