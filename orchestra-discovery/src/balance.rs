@@ -173,14 +173,21 @@ impl<'a> PoolMembers<'a> {
         Some(&member.instance)
     }
 
-    /// Whether any of them may have reported its load.
+    /// Whether they may have reported their load: all members of a resolver keep reports, or none does.
     pub(crate) fn may_report(&self) -> bool {
-        let mut members = self.pool.slots.iter();
-        members.any(|&slot| {
-            self.members
-                .member(slot)
-                .is_some_and(|member| member.extra.is_some())
-        })
+        let first = self.pool.slots.first();
+        let member = first.and_then(|&slot| self.members.member(slot));
+        member.is_some_and(|member| member.extra.is_some())
+    }
+
+    /// The members of the resolver, by slot.
+    pub(crate) fn all(&self) -> &'a Members {
+        self.members
+    }
+
+    /// The slot of each.
+    pub(crate) fn slots(&self) -> &'a [u32] {
+        &self.pool.slots
     }
 
     /// What the member at each index is known by as long as it stays under the same incarnation.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use orchestra_core::{Locality, Proximity};
 
@@ -13,16 +14,19 @@ use orchestra_core::{Locality, Proximity};
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// Without repetitions, in their order.
-    places: Box<[Locality]>,
+    places: Arc<[Locality]>,
     /// The number of each member's.
     of: Box<[u32]>,
 }
+
+/// More places than this beside two for each member are not kept: most of them have nobody any more.
+const UNUSED: usize = 8;
 
 impl Places {
     /// Of these, one for each member; linear in their number.
     pub(super) fn new<'a>(localities: impl Iterator<Item = &'a Locality> + Clone) -> Self {
         let mut numbers: HashMap<&Locality, u32> = HashMap::new();
-        for locality in runs(localities.clone()) {
+        for locality in localities.clone() {
             numbers.entry(locality).or_default();
         }
         let mut places: Vec<_> = numbers.keys().copied().collect();
@@ -30,19 +34,35 @@ impl Places {
         for (number, place) in (0..).zip(&places) {
             numbers.insert(place, number);
         }
-        let mut last = None;
-        let mut number = |locality: &'a Locality| match last {
-            Some((same, number)) if same == locality => number,
-            _ => {
-                let number = numbers.get(locality).copied().unwrap_or_default();
-                last = Some((locality, number));
-                number
-            }
-        };
+        let number = |locality| numbers.get(locality).copied().unwrap_or_default();
         Self {
-            of: localities.map(&mut number).collect(),
+            of: localities.map(number).collect(),
             places: places.into_iter().cloned().collect(),
         }
+    }
+
+    /// The same places for members each of whom is where the one at an index before is, or is looked up; `None` if
+    /// one is in none of the places, or most of them have nobody any more.
+    pub(super) fn kept<'a>(
+        &self,
+        members: impl ExactSizeIterator<Item = Result<usize, &'a Locality>>,
+    ) -> Option<Self> {
+        if self.places.len() > 2 * members.len() + UNUSED {
+            return None;
+        }
+        // Collected into an option it would grow piece by piece.
+        let mut of = Vec::with_capacity(members.len());
+        for member in members {
+            let number = match member {
+                Ok(before) => self.of.get(before).copied()?,
+                Err(locality) => u32::try_from(self.places.binary_search(locality).ok()?).ok()?,
+            };
+            of.push(number);
+        }
+        Some(Self {
+            places: Arc::clone(&self.places),
+            of: of.into(),
+        })
     }
 
     /// The number of the locality of the member at `index`; of no member it is that of no place.
@@ -100,12 +120,6 @@ pub(super) fn proximity(caller: &Locality, place: &Locality) -> Option<Proximity
     (known(caller) && known(place)).then(|| caller.proximity(place))
 }
 
-/// Without those that are like the one before.
-fn runs<'a>(localities: impl Iterator<Item = &'a Locality>) -> impl Iterator<Item = &'a Locality> {
-    let mut last = None;
-    localities.filter(move |&locality| last.replace(locality) != Some(locality))
-}
-
 /// The numbers of the places around a caller, each range within the one before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Around {
@@ -150,6 +164,20 @@ mod tests {
             .prop_map(|(region, zone, subzone)| Locality::new(region).zone(zone).subzone(subzone))
     }
 
+    #[test]
+    fn places_are_kept_as_long_as_they_are_known_and_few() {
+        let zones: Vec<_> = (0..30)
+            .map(|n| Locality::new("e").zone(&format!("{n:02}")))
+            .collect();
+        let places = Places::new(zones.iter());
+        let kept = |count| places.kept(zones.iter().take(count).map(Err));
+        assert_eq!(kept(11).unwrap().of.len(), 11);
+        assert!(kept(10).is_none());
+        let elsewhere = Locality::new("w");
+        assert!(places.kept([Ok(0), Err(&elsewhere)].into_iter()).is_none());
+        assert!(places.kept([Ok(30)].into_iter()).is_none());
+    }
+
     proptest! {
         #[test]
         fn ranges_say_what_comparing_says(
@@ -165,6 +193,11 @@ mod tests {
                 prop_assert_eq!(found, steps(expected), "{} from {}", member, caller);
             }
             prop_assert_eq!(places.proximity(&caller, members.len()), None);
+            let same = members.iter().enumerate().map(|(index, member)| {
+                if index % 2 == 0 { Ok(index) } else { Err(member) }
+            });
+            let kept = places.kept(same).unwrap();
+            prop_assert_eq!((kept.places, kept.of), (Arc::clone(&places.places), places.of.clone()));
             let outside = around.map_or(0, |around| around.steps(places.number(members.len())));
             prop_assert_eq!(outside, 0);
         }

@@ -1,5 +1,6 @@
 //! What a pool's candidates have in common: where they are, and how long its calls typically take.
 
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,6 +9,7 @@ use orchestra_core::{Locality, Monotonic};
 use super::around::Places;
 use crate::balance::{Candidates, PoolMembers, Prepared, mix};
 use crate::resolver::PickContext;
+use crate::resolver::view::Members;
 
 /// So many candidates tell the median: it then is within the middle quarter of all with 95 %.
 const SAMPLE: usize = 63;
@@ -28,24 +30,66 @@ pub(super) struct Peers {
     pub(super) may_report: bool,
     /// The moment, and the bits of the median in seconds, 0 for none.
     median: AtomicU64,
+    /// The pool's members, by which those that stay as they are are found after a change.
+    slots: Box<[u32]>,
+    members: Members,
 }
+
+/// So far ahead a member is looked for after others left.
+const AHEAD: usize = 32;
 
 impl Peers {
     pub(super) fn new(members: &PoolMembers<'_>, before: Option<Prepared>) -> Self {
         let before = before.and_then(|before| before.downcast::<Self>().ok());
         let nowhere = Locality::default();
-        let locality = |index| {
-            members
-                .instance(index)
-                .map_or(&nowhere, |instance| &instance.locality)
+        let located = |slot: &u32| {
+            let member = members.all().member(*slot);
+            member.map_or(&nowhere, |member| &member.instance.locality)
         };
-        let localities: Vec<_> = (0..members.len()).map(locality).collect();
+        let localities = members.slots().iter().map(located);
+        let kept = before
+            .as_ref()
+            .and_then(|before| before.places_of(members, located));
         let median = before.map_or(NEVER, |before| before.median.load(Ordering::Relaxed));
         Self {
-            places: Places::new(localities.iter().copied()),
+            places: kept.unwrap_or_else(|| Places::new(localities)),
             may_report: members.may_report(),
             median: AtomicU64::new(median),
+            slots: members.slots().into(),
+            members: members.all().clone(),
         }
+    }
+
+    /// Where these are, if nobody is at a new place. Of members that stayed nothing but their address is read: they
+    /// are not moved, and since they are held here too, their addresses are not given to others.
+    fn places_of<'a>(
+        &self,
+        members: &PoolMembers<'_>,
+        located: impl Fn(&u32) -> &'a Locality,
+    ) -> Option<Places> {
+        let mut next = 0;
+        let known = |slot: &u32| {
+            let Some(before) = self.find(*slot, next) else {
+                return Err(located(slot));
+            };
+            next = before + 1;
+            match (members.all().member(*slot), self.members.member(*slot)) {
+                (Some(member), Some(same)) if ptr::eq(member, same) => Ok(before),
+                _ => Err(located(slot)),
+            }
+        };
+        self.places.kept(members.slots().iter().map(known))
+    }
+
+    /// The index before of a member, which is at this one unless others left.
+    #[inline]
+    fn find(&self, slot: u32, from: usize) -> Option<usize> {
+        let rest = self.slots.get(from..)?;
+        if rest.first() == Some(&slot) {
+            return Some(from);
+        }
+        let ahead = rest.iter().take(AHEAD).position(|&before| before == slot);
+        ahead.map(|ahead| from + ahead)
     }
 
     pub(super) fn prepared(self) -> Prepared {

@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::{InstanceId, Locality, Monotonic, Outcome, Score};
+use orchestra_core::{InstanceId, Locality, Monotonic, Outcome, Proximity, Score};
 use orchestra_discovery::reported::{self, LoadReport};
 use orchestra_discovery::resolver::{Config, DecisionLog};
 use orchestra_discovery::score::Weights;
@@ -17,7 +17,7 @@ use orchestra_testkit::alloc::allocations;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use crate::common::{at, calm, instance, service, with_members};
+use crate::common::{at, calm, instance, service, snapshot, with_members};
 use crate::gates::Shut;
 
 fn id(text: &str) -> InstanceId {
@@ -734,8 +734,53 @@ fn scoring_allocates_nothing() {
     }
 }
 
+fn nearness(caller: &Locality, place: &Locality) -> Option<f64> {
+    let known = caller.parts()[0].is_some() && place.parts()[0].is_some();
+    known.then(|| match caller.proximity(place) {
+        Proximity::Subzone => 1.0,
+        Proximity::Zone => 0.75,
+        Proximity::Region => 0.5,
+        _ => 0.25,
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn places_are_right_after_any_change_of_the_members(
+        lists in proptest::collection::vec(
+            proptest::collection::btree_map(0..120_usize, "(|e|w|n)/[ab]?/[12]?", 0..100),
+            2..6,
+        ),
+        caller in "(|e|w)/[ab]?/[12]?",
+    ) {
+        let near_alone = Weights::default().health(0.0).performance(0.0).load(0.0);
+        let rig = Rig::new(FourFactors::new(near_alone).unwrap(), members(0));
+        let caller = place(&caller);
+        for list in lists {
+            let member = |(n, zone): (&usize, &String)| {
+                let mut member = instance(&name(*n), 1);
+                member.locality = place(zone);
+                member
+            };
+            rig.resolver.apply(&snapshot(list.iter().map(member)));
+            // Some fail their checks and are back later, while all others stay as they are.
+            for sick in [0, 1, 2, 5, usize::MAX] {
+                let is_sick = |n: usize| n % 7 == sick || n % 11 == sick;
+                for &n in list.keys() {
+                    let health = if is_sick(n) { Health::Unhealthy } else { Health::Healthy };
+                    rig.resolver.set_health(&id(&name(n)), Incarnation::new(1), health);
+                }
+                let scores = rig.scores(&PickContext::new(at(0), 7).locality(&caller));
+                let expected = list.iter().filter(|(n, _)| !is_sick(**n));
+                let expected = expected.map(|(n, zone)| (name(*n), nearness(&caller, &place(zone))));
+                let rounded = |score: f64| (score * 1e4).round() / 1e4;
+                let scores = scores.into_iter().map(|(id, score)| (id, score.map(rounded)));
+                prop_assert_eq!(scores.collect::<BTreeMap<_, _>>(), expected.collect::<BTreeMap<_, _>>());
+            }
+        }
+    }
 
     #[test]
     fn whatever_happened_scores_are_sound(
