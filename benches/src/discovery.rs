@@ -4,6 +4,7 @@ pub mod change;
 pub mod footprint;
 pub mod hash;
 pub mod pick;
+pub mod scoring;
 pub mod watch;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub fn figures(session: &Session) {
     hash::figures(session);
     change::figures(session);
     watch::figures(session);
+    scoring::figures(session);
 }
 
 fn service() -> ServiceName {

@@ -11,6 +11,7 @@ mod random;
 mod rendezvous;
 mod ring;
 mod round_robin;
+mod scored;
 mod smooth;
 mod total;
 mod weighted;
@@ -23,6 +24,7 @@ pub use random::Random;
 pub use rendezvous::RendezvousHash;
 pub use ring::RingHash;
 pub use round_robin::RoundRobin;
+pub use scored::Scored;
 pub use smooth::SmoothRoundRobin;
 pub use weighted::Weighted;
 
@@ -40,6 +42,7 @@ use crate::instance::Instance;
 use crate::resolver::PickContext;
 use crate::resolver::plan::Pool;
 use crate::resolver::view::{Member, Members, Refused, View};
+use crate::score::Factor;
 use crate::slab::{Follow, Hot, Reading, Slab};
 
 /// What a balancer prepared for a set of members: a hash table, a counter.
@@ -109,6 +112,16 @@ pub trait Balancer: fmt::Debug + Send + Sync {
     ) -> Option<f64> {
         None
     }
+
+    /// What that is made of, for a balancer that goes by scores; for explanations, and it may allocate.
+    fn factors(
+        &self,
+        _candidates: &Candidates<'_>,
+        _index: usize,
+        _context: &PickContext<'_>,
+    ) -> Vec<Factor> {
+        Vec::new()
+    }
 }
 
 macro_rules! forward {
@@ -137,6 +150,15 @@ macro_rules! forward {
                 context: &PickContext<'_>,
             ) -> Option<f64> {
                 (**self).cost(candidates, index, context)
+            }
+
+            fn factors(
+                &self,
+                candidates: &Candidates<'_>,
+                index: usize,
+                context: &PickContext<'_>,
+            ) -> Vec<Factor> {
+                (**self).factors(candidates, index, context)
             }
         }
     )+};
@@ -170,6 +192,23 @@ impl<'a> PoolMembers<'a> {
     pub fn instance(&self, index: usize) -> Option<&'a Instance> {
         let member = self.members.member(*self.pool.slots.get(index)?)?;
         Some(&member.instance)
+    }
+
+    /// Whether they may have reported their load: all members of a resolver keep reports, or none does.
+    pub(crate) fn may_report(&self) -> bool {
+        let first = self.pool.slots.first();
+        let member = first.and_then(|&slot| self.members.member(slot));
+        member.is_some_and(|member| member.extra.is_some())
+    }
+
+    /// The members of the resolver, by slot.
+    pub(crate) fn all(&self) -> &'a Members {
+        self.members
+    }
+
+    /// The slot of each.
+    pub(crate) fn slots(&self) -> &'a [u32] {
+        &self.pool.slots
     }
 
     /// What the member at each index is known by as long as it stays under the same incarnation.
@@ -348,6 +387,14 @@ impl<'a> Candidates<'a> {
     /// Whether it asked to be left alone (`Retry-After`) for longer than until `now`.
     pub fn is_spared(&self, index: usize, now: Monotonic) -> bool {
         self.hot(index).is_some_and(|hot| hot.is_spared(now))
+    }
+
+    /// How much of it is used, as it last reported: 1 is all of it, and more is more than that. `None` without a
+    /// report that has not expired, or unless the resolver takes
+    /// [reports](crate::resolver::Config::reported); also where another thread is writing it just now.
+    pub fn utilization(&self, index: usize, now: Monotonic) -> Option<f64> {
+        let extra = self.member(index)?.extra.as_ref()?;
+        extra.reported.try_lock()?.utilization(now)
     }
 
     /// Where the caller is, as far as the context says.

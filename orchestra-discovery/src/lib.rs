@@ -27,6 +27,7 @@ pub mod resolver;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod saboteur;
+pub mod score;
 pub mod slow_start;
 pub mod source;
 pub mod subset;
@@ -40,7 +41,7 @@ mod weights;
 
 pub use balance::{
     Balancer, Candidates, KetamaHash, LeastRequest, MaglevHash, P2c, PoolMembers, Prepared, Random,
-    RendezvousHash, RingHash, RoundRobin, SmoothRoundRobin, Weighted,
+    RendezvousHash, RingHash, RoundRobin, Scored, SmoothRoundRobin, Weighted,
 };
 pub use cache::Cache;
 pub use error::{Error, ErrorKind, Result};
@@ -67,6 +68,7 @@ pub use registry::nats::NatsRegistry;
 pub use registry::redis::RedisRegistry;
 pub use registry::{Lease, Registry};
 pub use resolver::{Choice, Completion, InFlight, NoCandidate, PickContext, Resolver, Token};
+pub use score::{FourFactors, Scorer};
 #[cfg(feature = "dns")]
 pub use source::dns::DnsSource;
 #[cfg(feature = "file")]

@@ -10,6 +10,7 @@ use super::view::{Member, Refused, View};
 use super::writer::Fate;
 use super::{Choice, NoCandidate, PickContext, Shared};
 use crate::instance::Incarnation;
+use crate::score::Factor;
 use crate::source::Revision;
 
 /// What a resolver knew of its members when a call was picked, and what it made of it.
@@ -86,6 +87,8 @@ pub struct Considered {
     pub success: f64,
     /// What the balancer goes by, the less the better, if it says so.
     pub cost: Option<f64>,
+    /// What that is made of, if the balancer goes by scores.
+    pub factors: Vec<Factor>,
     /// What became of it in this pick.
     pub verdict: Verdict,
 }
@@ -156,10 +159,12 @@ impl fmt::Display for Considered {
         if let Some(latency) = self.latency {
             write!(f, ", {latency:?}")?;
         }
-        match self.cost {
-            Some(cost) => write!(f, ", cost {cost:.6}"),
-            None => Ok(()),
+        if let Some(cost) = self.cost {
+            write!(f, ", cost {cost:.6}")?;
         }
+        self.factors
+            .iter()
+            .try_for_each(|factor| write!(f, ", {factor}"))
     }
 }
 
@@ -249,6 +254,9 @@ impl Shared {
             success: hot.map_or(1.0, |hot| f64::from(hot.success())),
             cost: at.as_ref().and_then(|(candidates, index)| {
                 self.config.balancer.cost(candidates, *index, context)
+            }),
+            factors: at.as_ref().map_or_else(Vec::new, |(candidates, index)| {
+                self.config.balancer.factors(candidates, *index, context)
             }),
             verdict: if context.has_tried(&instance.id) {
                 Verdict::Tried

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use orchestra_core::{InstanceId, Outcome};
 use orchestra_discovery::resolver::Config;
 use orchestra_discovery::{
-    Balancer, ErrorKind, Health, InFlight, Incarnation, Instance, KetamaHash, LeastRequest,
-    MaglevHash, P2c, PickContext, Random, RendezvousHash, Resolver, RingHash, RoundRobin,
-    SmoothRoundRobin, Status, Weighted, hash,
+    Balancer, ErrorKind, FourFactors, Health, InFlight, Incarnation, Instance, KetamaHash,
+    LeastRequest, MaglevHash, P2c, PickContext, Random, RendezvousHash, Resolver, RingHash,
+    RoundRobin, Scored, SmoothRoundRobin, Status, Weighted, hash,
 };
 use proptest::prelude::*;
 
@@ -93,6 +93,7 @@ fn every() -> Vec<Arc<dyn Balancer>> {
         Arc::new(RoundRobin::default()),
         Arc::new(SmoothRoundRobin),
         Arc::new(Weighted::default()),
+        Arc::new(Scored::<FourFactors>::default()),
         Arc::new(LeastRequest::default()),
         Arc::new(LeastRequest::default().full_scan()),
         Arc::new(biased.starting_at(2)),

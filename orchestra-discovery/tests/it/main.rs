@@ -31,6 +31,7 @@ mod probes;
 mod registry;
 mod resolver;
 mod route;
+mod scoring;
 mod simulation;
 #[cfg(feature = "test-util")]
 mod source;

@@ -43,6 +43,7 @@ impl Score {
     }
 
     /// Moves a number into `0..=1`; NaN, which says nothing good of a candidate, becomes zero.
+    #[inline]
     pub fn clamped(value: f64) -> Self {
         // Adding zero turns -0.0 into 0.0, so that equal scores are equal in every order.
         Self(if value.is_nan() {
@@ -53,6 +54,7 @@ impl Score {
     }
 
     /// The number.
+    #[inline]
     pub fn value(self) -> f64 {
         self.0
     }
