@@ -194,13 +194,6 @@ impl<'a> PoolMembers<'a> {
         Some(&member.instance)
     }
 
-    /// Whether they may have reported their load: all members of a resolver keep reports, or none does.
-    pub(crate) fn may_report(&self) -> bool {
-        let first = self.pool.slots.first();
-        let member = first.and_then(|&slot| self.members.member(slot));
-        member.is_some_and(|member| member.extra.is_some())
-    }
-
     /// The members of the resolver, by slot.
     pub(crate) fn all(&self) -> &'a Members {
         self.members
@@ -391,10 +384,9 @@ impl<'a> Candidates<'a> {
 
     /// How much of it is used, as it last reported: 1 is all of it, and more is more than that. `None` without a
     /// report that has not expired, or unless the resolver takes
-    /// [reports](crate::resolver::Config::reported); also where another thread is writing it just now.
+    /// [reports](crate::resolver::Config::reported).
     pub fn utilization(&self, index: usize, now: Monotonic) -> Option<f64> {
-        let extra = self.member(index)?.extra.as_ref()?;
-        extra.reported.try_lock()?.utilization(now)
+        self.hot(index)?.utilization(now).map(f64::from)
     }
 
     /// Where the caller is, as far as the context says.

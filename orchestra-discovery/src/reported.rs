@@ -110,7 +110,8 @@ impl Config {
         positive((rps / (utilization + errors / rps * penalty)).min(f64::from(u32::MAX)))
     }
 
-    fn utilization(&self, report: &LoadReport) -> Option<f64> {
+    /// The utilization by this report: a positive finite number; `None` if it tells none.
+    pub fn utilization(&self, report: &LoadReport) -> Option<f64> {
         let value = |metric: &Metric| match metric {
             Metric::Application => Some(report.application_utilization),
             Metric::Cpu => Some(report.cpu_utilization),
@@ -152,13 +153,6 @@ fn positive(value: f64) -> Option<f64> {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ReportedWeight {
     latest: Option<Latest>,
-    used: Option<Used>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Used {
-    utilization: f64,
-    until: Monotonic,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -169,12 +163,8 @@ struct Latest {
 }
 
 impl ReportedWeight {
-    /// Takes a report. One that tells no weight is as none, but for the utilization.
+    /// Takes a report. One that tells no weight is as none.
     pub fn on_report(&mut self, config: &Config, report: &LoadReport, now: Monotonic) {
-        if let Some(utilization) = config.utilization(report) {
-            let until = now + config.expiration;
-            self.used = Some(Used { utilization, until });
-        }
         let Some(weight) = config.weight(report) else {
             return;
         };
@@ -190,7 +180,7 @@ impl ReportedWeight {
 
     /// Its connection is new: what was reported before does not count.
     pub fn on_connect(&mut self) {
-        *self = Self::default();
+        self.latest = None;
     }
 
     /// The weight, if it may be used now.
@@ -199,12 +189,6 @@ impl ReportedWeight {
             !latest.is_old(config, now) && now.since(latest.since) >= config.blackout
         };
         self.latest.filter(usable).map(|latest| latest.weight)
-    }
-
-    /// The utilization, as long as the last report that told it has not expired; a positive finite number.
-    pub fn utilization(&self, now: Monotonic) -> Option<f64> {
-        let used = self.used.filter(|used| now < used.until)?;
-        Some(used.utilization)
     }
 }
 

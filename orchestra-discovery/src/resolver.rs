@@ -454,6 +454,10 @@ impl Shared {
         }
         if let (Some(report), Some(config)) = (completion.load, &self.config.reported) {
             extra.reported.lock().on_report(config, report, now);
+            let hot = self.slab.slot(token.index());
+            if let (Some(hot), Some(utilization)) = (hot, config.utilization(report)) {
+                hot.report(utilization, now, config.expiration);
+            }
         }
     }
 

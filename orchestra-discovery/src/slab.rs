@@ -8,6 +8,7 @@ mod claim;
 mod hot;
 mod latency;
 mod standing;
+mod usage;
 
 use std::sync::OnceLock;
 

@@ -192,36 +192,12 @@ fn the_blackout_begins_anew_after_silence_and_after_a_connect() {
 }
 
 #[test]
-fn a_report_without_a_weight_changes_no_weight() {
+fn a_report_without_a_weight_changes_nothing() {
     let config = Config::default();
     let mut weight = reported(&config, &[0]);
     let before = weight;
     weight.on_report(&config, &report("TEXT cpu_utilization=0.5"), at(50));
-    for seconds in [9, 10, 179, 180, 181] {
-        assert_eq!(
-            weight.get(&config, at(seconds)),
-            before.get(&config, at(seconds))
-        );
-    }
-    let before = weight;
-    weight.on_report(&config, &report("TEXT rps_fractional=5"), at(60));
     assert_eq!(weight, before);
-}
-
-#[test]
-fn utilization_is_that_of_the_last_report_until_it_expires() {
-    let config = Config::default();
-    let mut weight = ReportedWeight::default();
-    assert_eq!(weight.utilization(at(0)), None);
-    weight.on_report(&config, &report("TEXT cpu_utilization=0.25"), at(1));
-    weight.on_report(&config, &report("TEXT cpu_utilization=0.5"), at(50));
-    assert_eq!(weight.utilization(at(50)), Some(0.5));
-    assert_eq!(weight.utilization(at(229)), Some(0.5));
-    assert_eq!(weight.utilization(at(230)), None);
-    weight.on_report(&config, &report("TEXT cpu_utilization=1.5"), at(231));
-    assert_eq!(weight.utilization(at(231)), Some(1.5));
-    weight.on_connect();
-    assert_eq!(weight.utilization(at(232)), None);
 }
 
 #[test]

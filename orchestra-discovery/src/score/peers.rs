@@ -26,8 +26,6 @@ const LEAST: f32 = 1e-9;
 #[derive(Debug)]
 pub(super) struct Peers {
     pub(super) places: Places,
-    /// Whether any member may have reported its utilization.
-    pub(super) may_report: bool,
     /// The moment, and the bits of the median in seconds, 0 for none.
     median: AtomicU64,
     /// The pool's members, by which those that stay as they are are found after a change.
@@ -53,7 +51,6 @@ impl Peers {
         let median = before.map_or(NEVER, |before| before.median.load(Ordering::Relaxed));
         Self {
             places: kept.unwrap_or_else(|| Places::new(localities)),
-            may_report: members.may_report(),
             median: AtomicU64::new(median),
             slots: members.slots().into(),
             members: members.all().clone(),

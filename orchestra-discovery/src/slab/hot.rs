@@ -9,6 +9,7 @@ use orchestra_core::Monotonic;
 use super::claim::Claim;
 use super::latency::Latency;
 use super::standing::{Standing, forgiven};
+use super::usage::Usage;
 use crate::outlier::{Counts, Effect, Interval, Step, Thresholds, Trigger};
 
 pub(crate) use super::latency::Follow;
@@ -19,6 +20,7 @@ pub(crate) struct Hot {
     claim: Claim,
     latency: Latency,
     standing: Standing,
+    usage: Usage,
     successes: Successes,
     failures: AtomicU32,
     local_origin: Tally,
@@ -159,6 +161,7 @@ impl Hot {
     fn forget(&self) {
         self.latency.reset();
         self.standing.reset();
+        self.usage.reset();
         let _of_the_former = self.take_interval();
         self.streaks.store(0, Ordering::Relaxed);
     }
@@ -205,6 +208,16 @@ impl Hot {
     #[inline]
     pub(crate) fn is_spared(&self, now: Monotonic) -> bool {
         self.standing.is_spared(now)
+    }
+
+    /// How much of it is in use, as it last said.
+    #[inline]
+    pub(crate) fn utilization(&self, now: Monotonic) -> Option<f32> {
+        self.usage.utilization(now)
+    }
+
+    pub(crate) fn report(&self, utilization: f64, now: Monotonic, holds: Duration) {
+        self.usage.report(utilization, now, holds);
     }
 
     pub(crate) fn spare(&self, now: Monotonic, after: Duration) {
@@ -301,6 +314,7 @@ impl Hot {
     pub(crate) fn refresh(&self, follow: Follow, now: Monotonic) {
         let kept = self.latency.refresh(follow, now);
         self.standing.refresh(now, kept);
+        self.usage.refresh(now);
     }
 }
 

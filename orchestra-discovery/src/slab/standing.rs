@@ -73,10 +73,7 @@ impl Standing {
     #[inline]
     pub(super) fn is_spared(&self, now: Monotonic) -> bool {
         let (until, _) = unpack(self.0.load(Ordering::Relaxed));
-        until != 0 && {
-            let left = until.wrapping_sub(units(now));
-            left != 0 && left < u32::MAX / 2
-        }
+        is_ahead(until, now)
     }
 
     /// Forgets a wish that is over, before its moment comes round again, and all but so much of the failures.
@@ -86,6 +83,13 @@ impl Standing {
         self.0
             .store(pack(until, forgiven(average, kept)), Ordering::Relaxed);
     }
+}
+
+/// Whether a moment in units, 0 for none, is still to come.
+#[inline]
+pub(super) fn is_ahead(moment: u32, now: Monotonic) -> bool {
+    let left = moment.wrapping_sub(units(now));
+    moment != 0 && left != 0 && left < u32::MAX / 2
 }
 
 /// The average when this much of what was known is left.
@@ -101,7 +105,7 @@ fn share(kept: f32) -> f32 {
 }
 
 #[inline]
-fn pack(until: u32, average: f32) -> u64 {
+pub(super) fn pack(until: u32, average: f32) -> u64 {
     u64::from(until) << 32 | u64::from(average.to_bits())
 }
 
@@ -110,7 +114,7 @@ fn pack(until: u32, average: f32) -> u64 {
     clippy::cast_possible_truncation,
     reason = "each half of the word is taken apart"
 )]
-fn unpack(word: u64) -> (u32, f32) {
+pub(super) fn unpack(word: u64) -> (u32, f32) {
     ((word >> 32) as u32, f32::from_bits(word as u32))
 }
 

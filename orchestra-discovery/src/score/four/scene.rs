@@ -11,7 +11,7 @@ use crate::score::peers::{self, Peers};
 use crate::slab::Reading;
 
 /// The least headroom that a reported utilization leaves.
-const LEAST_HEADROOM: f64 = 1.0 / 1024.0;
+const LEAST_HEADROOM: f32 = 1.0 / 1024.0;
 
 /// Where candidates are.
 #[derive(Debug)]
@@ -31,7 +31,6 @@ pub(super) struct Scene<'a> {
     now: Monotonic,
     pub(super) terms: Terms,
     per_call: f32,
-    may_report: bool,
     whereabouts: Whereabouts<'a>,
 }
 
@@ -55,7 +54,6 @@ impl<'a> Scene<'a> {
             now: context.now,
             terms: Terms::new(four.parts, median),
             per_call: four.per_call,
-            may_report: peers.is_none_or(|peers| peers.may_report),
             whereabouts: caller.map_or(Whereabouts::Nowhere, |caller| whereabouts(caller, peers)),
         }
     }
@@ -109,16 +107,6 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// What is left of a candidate that reports how used it is.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a headroom of 0..=1 loses digits and no more"
-    )]
-    fn headroom(&self, index: usize) -> f32 {
-        let used = self.candidates.utilization(index, self.now);
-        used.map_or(1.0, |used| (1.0 - used).max(LEAST_HEADROOM) as f32)
-    }
-
     /// What its calls say of a candidate.
     #[inline]
     pub(super) fn reading(&self, index: usize) -> Option<Reading> {
@@ -139,8 +127,8 @@ impl<'a> Scene<'a> {
         });
         let calls = hot.in_flight() as f32 * self.candidates.lightness(index);
         let mut load = 1.0 + calls * self.per_call;
-        if self.may_report {
-            load /= self.headroom(index);
+        if let Some(used) = hot.utilization(self.now) {
+            load /= (1.0 - used).max(LEAST_HEADROOM);
         }
         let near = self.terms.near(self.steps(index));
         let has_sample = reading.is_some() || self.terms.needs_no_sample();
