@@ -138,6 +138,14 @@ pub enum Event {
         /// How old it is.
         age: Duration,
     },
+    /// The labels of the members make more subsets than a resolver may hold, or do so no longer.
+    SubsetsExceeded {
+        /// The service.
+        service: ServiceName,
+        /// How many times a member found no room for a subset of its own labels: calls that ask for those
+        /// labels take the fallback. Zero when there is room for all again.
+        unindexed: u64,
+    },
     /// One of the sources of a cache failed; what it said last stays in use.
     UpstreamFailed {
         /// The service.

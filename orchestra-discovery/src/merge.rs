@@ -143,6 +143,20 @@ pub fn merge(statements: &[Statement]) -> Vec<Merged<'_>> {
     merged
 }
 
+/// The instances of [`merge`]; without its tables where one source alone has any, which is most often so.
+pub(crate) fn instances(statements: Vec<Statement>) -> Vec<Arc<Instance>> {
+    let speaking = statements.iter().filter(|said| !said.instances.is_empty());
+    if speaking.count() > 1 {
+        return merge(&statements).iter().map(Merged::instance).collect();
+    }
+    let mut instances: Vec<_> = statements
+        .into_iter()
+        .flat_map(|said| said.instances)
+        .collect();
+    instances.sort_by(|a, b| a.id.cmp(&b.id));
+    instances
+}
+
 struct Group<'a> {
     merged: Merged<'a>,
     /// The rank of the source that founded it, and of the last one that joined.

@@ -1,7 +1,12 @@
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestra_core::InstanceId;
+
 use super::freshness::Freshness;
+use crate::merge::Provenance;
 use crate::source::Snapshot;
 
 /// The members of a service, and how good that is.
@@ -34,4 +39,25 @@ pub struct SourceReport {
     pub failures: u32,
     /// How it failed last.
     pub error: Option<String>,
+}
+
+impl fmt::Display for SourceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} instances", self.name, self.instances)?;
+        match self.freshness {
+            Some(Freshness::Fresh) => f.write_str(", fresh")?,
+            Some(freshness) => write!(f, ", {freshness:?}, {:?} old", self.age)?,
+            None => f.write_str(", no answer yet")?,
+        }
+        match &self.error {
+            Some(error) => write!(f, ", failed {} times in a row: {error}", self.failures),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where the members of a service are from.
+pub(crate) struct Origins {
+    pub(crate) sources: Vec<SourceReport>,
+    pub(crate) provenance: HashMap<InstanceId, Provenance>,
 }

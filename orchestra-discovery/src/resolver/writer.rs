@@ -8,7 +8,7 @@ use orchestra_core::{InstanceId, Monotonic, ServiceName};
 use parking_lot::Mutex;
 
 use super::config::Config;
-use super::plan::{Eligible, Fitness, Planner, PoolKey};
+use super::plan::{Eligible, Fitness, Planner, PoolKey, Subsets};
 use super::view::{Census, Extra, Member, Members, Trial, View};
 use super::zoning::{ZoneNumbers, Zones};
 use crate::balance::{Prepared, mix};
@@ -61,6 +61,8 @@ pub(super) struct Writer {
     is_rising: bool,
     draws: u64,
     in_panic: bool,
+    /// Whether labels of members found no room among the subsets.
+    exceeds: bool,
     eligible: Vec<Eligible>,
     events: Vec<Event>,
 }
@@ -82,6 +84,7 @@ impl Writer {
             is_rising: false,
             draws: config.seed,
             in_panic: false,
+            exceeds: false,
             eligible: Vec::new(),
             events: Vec::new(),
         }
@@ -576,6 +579,10 @@ impl Writer {
         self.prepared = planner.after;
         self.eligible = eligible;
         self.note_panic(scope.service, plan.is_in_panic());
+        self.note_subsets(
+            scope.service,
+            subsets.as_ref().map_or(0, Subsets::unindexed),
+        );
         View {
             revision: self.revision,
             members: self.members.clone(),
@@ -625,6 +632,16 @@ impl Writer {
             self.events.push(Event::Panic {
                 service: service.clone(),
                 entered: in_panic,
+            });
+        }
+    }
+
+    fn note_subsets(&mut self, service: &ServiceName, unindexed: u64) {
+        let exceeds = unindexed > 0;
+        if std::mem::replace(&mut self.exceeds, exceeds) != exceeds {
+            self.events.push(Event::SubsetsExceeded {
+                service: service.clone(),
+                unindexed,
             });
         }
     }

@@ -20,7 +20,7 @@ use crate::doubles::{Heard, Mood, Moody, heard};
 
 const LONG: Duration = Duration::from_secs(80_000);
 
-pub(crate) fn secs(seconds: u64) -> Duration {
+pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 

@@ -1,0 +1,404 @@
+//! How a cache goes about sources that cannot be watched, fall behind, ask for patience or hang.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use orchestra_core::ServiceName;
+use orchestra_discovery::cache::{Freshness, SourceOptions};
+use orchestra_discovery::{
+    Cache, Capabilities, Change, Error, ErrorKind, Event, MemoryRegistry, Registry, Revision,
+    Scope, Snapshot, Source, Watch, WatchEvent, WatchStream,
+};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::cache::{at, config, over, scope, secs, settle};
+use crate::common::service;
+use crate::doubles::{Mood, Moody, heard};
+
+const LONG: Duration = secs(80_000);
+
+/// What is special about a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Plain,
+    /// It has no watches.
+    NoWatch,
+    /// Its watches say `Resync` and nothing else.
+    Behind,
+    /// It asks to be left alone for so long: on a snapshot, or on a watch.
+    Throttled(Duration),
+    ThrottledWatch(Duration),
+    /// Opening a watch takes for ever.
+    WatchHangs,
+}
+
+/// A registry with a manner, which notes when it is asked for a snapshot.
+#[derive(Debug, Clone)]
+struct Mannered {
+    inner: MemoryRegistry,
+    manner: tokio::sync::watch::Sender<Manner>,
+    asked: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Mannered {
+    fn new(manner: Manner) -> Self {
+        Self {
+            inner: MemoryRegistry::default(),
+            manner: tokio::sync::watch::Sender::new(manner),
+            asked: Arc::default(),
+        }
+    }
+
+    fn manner(&self) -> Manner {
+        *self.manner.borrow()
+    }
+
+    async fn register(&self, id: u32) {
+        let asked = at(&format!("i{id}"), &format!("10.0.0.{id}:80"), LONG);
+        self.inner.register(asked).await.unwrap();
+    }
+
+    fn cached(&self) -> Cache {
+        let options = SourceOptions::default().deadline(secs(3));
+        Cache::builder()
+            .config(config())
+            .source("registry", Arc::new(self.clone()), options)
+            .build()
+            .unwrap()
+    }
+
+    /// How long after each other it was asked.
+    fn pauses(&self) -> Vec<Duration> {
+        let asked = self.asked.lock();
+        asked.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+}
+
+fn throttled(after: Duration) -> Error {
+    Error::new(ErrorKind::Unavailable, "too many calls").with_retry_after(after)
+}
+
+#[async_trait]
+impl Source for Mannered {
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, Error> {
+        self.asked.lock().push(Instant::now());
+        if let Manner::Throttled(after) = self.manner() {
+            return Err(throttled(after));
+        }
+        self.inner.snapshot(scope).await
+    }
+
+    async fn watch(&self, scope: &Scope, after: Revision) -> Result<Watch, Error> {
+        match self.manner() {
+            Manner::NoWatch => Err(Error::new(ErrorKind::Unsupported, "it has no watches")),
+            Manner::ThrottledWatch(after) => Err(throttled(after)),
+            Manner::WatchHangs => std::future::pending().await,
+            Manner::Plain | Manner::Behind | Manner::Throttled(_) => {
+                let inner = self.inner.watch(scope, after).await?;
+                let manner = self.manner.subscribe();
+                Ok(Watch::new(FallsBehind { inner, manner }))
+            }
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+}
+
+struct FallsBehind {
+    inner: Watch,
+    manner: tokio::sync::watch::Receiver<Manner>,
+}
+
+#[async_trait]
+impl WatchStream for FallsBehind {
+    async fn next(&mut self) -> Result<WatchEvent, Error> {
+        tokio::select! {
+            biased;
+            _ = self.manner.wait_for(|manner| *manner == Manner::Behind) => Ok(WatchEvent::Resync),
+            event = self.inner.next() => event,
+        }
+    }
+
+    fn revision(&self) -> Revision {
+        self.inner.revision()
+    }
+}
+
+async fn count(cache: &Cache) -> usize {
+    cache.snapshot(&scope()).await.unwrap().instances().len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_without_watches_is_polled() {
+    let source = Mannered::new(Manner::NoWatch);
+    source.register(1).await;
+    let cache = source.cached();
+    let members = cache.snapshot(&scope()).await.unwrap();
+    let mut watch = cache.watch(&scope(), members.revision()).await.unwrap();
+    source.register(2).await;
+    sleep(secs(59)).await;
+    assert_eq!(count(&cache).await, 1);
+    sleep(secs(8)).await;
+    assert_eq!(count(&cache).await, 2);
+    let event = timeout(Duration::ZERO, watch.next())
+        .await
+        .unwrap()
+        .unwrap();
+    let WatchEvent::Changes { changes, .. } = event else {
+        panic!("{event:?}");
+    };
+    assert!(matches!(&*changes, [Change::Upserted(new)] if new.id.as_str() == "i2"));
+
+    sleep(secs(600)).await;
+    let pauses = source.pauses();
+    assert!(pauses.len() >= 9, "{pauses:?}");
+    let poll = secs(60)..Duration::from_millis(66_002);
+    assert!(
+        pauses.iter().all(|pause| poll.contains(pause)),
+        "{pauses:?}"
+    );
+    let answer = cache.lookup(&service()).await.unwrap();
+    assert_eq!(answer.freshness, Freshness::Fresh);
+    assert!(answer.age <= secs(67), "{:?}", answer.age);
+    assert_eq!(
+        answer.sources[0].failures, 0,
+        "to have no watches is no failure"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_that_falls_behind_is_asked_anew_and_watchers_are_not_disturbed() {
+    let source = Mannered::new(Manner::Plain);
+    source.register(1).await;
+    let cache = source.cached();
+    let members = cache.snapshot(&scope()).await.unwrap();
+    let mut watch = cache.watch(&scope(), members.revision()).await.unwrap();
+    settle().await;
+    source.manner.send_replace(Manner::Behind);
+    source.register(2).await;
+    let start = Instant::now();
+    let event = watch.next().await.unwrap();
+    assert!(
+        start.elapsed() < Duration::from_millis(2),
+        "{:?}",
+        start.elapsed()
+    );
+    let WatchEvent::Changes { changes, .. } = event else {
+        panic!("{event:?}");
+    };
+    assert!(matches!(&*changes, [Change::Upserted(new)] if new.id.as_str() == "i2"));
+    // It says nothing else: it is asked ever more seldom, up to once in five seconds.
+    source.asked.lock().clear();
+    sleep(secs(600)).await;
+    let asked = source.asked.lock().len();
+    assert!((100..200).contains(&asked), "asked {asked} times");
+    assert_eq!(count(&cache).await, 2);
+    let answer = cache.lookup(&service()).await.unwrap();
+    assert_eq!(answer.sources[0].failures, 0);
+    // When it has caught up it is followed again.
+    source.manner.send_replace(Manner::Plain);
+    sleep(secs(6)).await;
+    source.asked.lock().clear();
+    source.register(3).await;
+    settle().await;
+    assert_eq!((count(&cache).await, source.asked.lock().len()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_that_asks_for_patience_is_left_alone_so_long() {
+    let patience = secs(30);
+    for manner in [
+        Manner::Throttled(patience),
+        Manner::ThrottledWatch(patience),
+    ] {
+        let source = Mannered::new(manner);
+        source.register(1).await;
+        let cache = source.cached();
+        let known = cache.snapshot(&scope()).await.is_ok();
+        assert_eq!(known, matches!(manner, Manner::ThrottledWatch(_)));
+        let _watch = cache.watch(&scope(), Revision::new(0)).await.unwrap();
+        sleep(secs(200)).await;
+        let pauses = source.pauses();
+        assert!(pauses.len() >= 5, "{manner:?}: {pauses:?}");
+        let expected = patience..patience + secs(6);
+        assert!(
+            pauses.iter().all(|pause| expected.contains(pause)),
+            "{manner:?}: {pauses:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_that_does_not_open_in_time_is_a_failure_and_takes_nothing_away() {
+    let source = Mannered::new(Manner::WatchHangs);
+    source.register(1).await;
+    let (heard, listener) = heard();
+    let options = SourceOptions::default().deadline(secs(3));
+    let cache = Cache::builder()
+        .config(config())
+        .source("registry", Arc::new(source.clone()), options)
+        .listener(listener)
+        .build()
+        .unwrap();
+    assert_eq!(count(&cache).await, 1);
+    sleep(secs(4)).await;
+    let failed = heard.lock().iter().find_map(|event| match event {
+        Event::UpstreamFailed { kind, message, .. } => Some((*kind, message.clone())),
+        _ => None,
+    });
+    let message = "no watch of service payments within 3s".to_owned();
+    assert_eq!(failed, Some((ErrorKind::Timeout, message)));
+    // Each new snapshot is as good as a poll: members that came are seen, and none is lost.
+    source.register(2).await;
+    sleep(secs(10)).await;
+    assert_eq!(count(&cache).await, 2);
+}
+
+/// Answers when it is let, and counts its snapshots.
+struct Shut {
+    inner: MemoryRegistry,
+    open: tokio::sync::watch::Receiver<bool>,
+    asked: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Source for Shut {
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, Error> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let _open = self.open.clone().wait_for(|open| *open).await.is_ok();
+        self.inner.snapshot(scope).await
+    }
+
+    async fn watch(&self, scope: &Scope, after: Revision) -> Result<Watch, Error> {
+        self.inner.watch(scope, after).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+}
+
+/// On two threads, and none is answered before all have asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_misses_that_wait_at_once_are_one_call() {
+    const CALLS: usize = 10_000;
+    let inner = MemoryRegistry::default();
+    inner.register(at("i1", "10.0.0.1:80", LONG)).await.unwrap();
+    let (open, seen) = tokio::sync::watch::channel(false);
+    let asked = Arc::<AtomicUsize>::default();
+    let source = Shut {
+        inner,
+        open: seen,
+        asked: Arc::clone(&asked),
+    };
+    let cache = Cache::builder()
+        .config(config())
+        .source(
+            "registry",
+            Arc::new(source),
+            SourceOptions::default().deadline(LONG),
+        )
+        .build()
+        .unwrap();
+    let waiting = Arc::<AtomicUsize>::default();
+    let mut calls = JoinSet::new();
+    for _ in 0..CALLS {
+        let (cache, waiting) = (cache.clone(), Arc::clone(&waiting));
+        calls.spawn(async move {
+            let service = service();
+            let mut answer = std::pin::pin!(cache.lookup(&service));
+            let mut first = true;
+            std::future::poll_fn(|context| {
+                let polled = answer.as_mut().poll(context);
+                if std::mem::take(&mut first) && polled.is_pending() {
+                    waiting.fetch_add(1, Ordering::Relaxed);
+                }
+                polled
+            })
+            .await
+            .unwrap()
+        });
+    }
+    while waiting.load(Ordering::Relaxed) < CALLS {
+        tokio::task::yield_now().await;
+    }
+    open.send_replace(true);
+    let answers = calls.join_all().await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(answers.len(), CALLS);
+    let first = &answers[0].snapshot;
+    assert_eq!(first.instances().len(), 1);
+    assert!(answers.iter().all(|it| Arc::ptr_eq(&it.snapshot, first)));
+}
+
+/// While nothing is answered, names cannot be dropped as unknown: calls wait for them.
+#[tokio::test(start_paused = true)]
+async fn made_up_names_that_wait_are_bounded_and_disturb_no_known_service() {
+    let source = Moody::new();
+    let known = at("i1", "10.0.0.1:80", LONG);
+    source.registry().register(known).await.unwrap();
+    let mut bounded = config();
+    bounded.max_negative = std::num::NonZeroUsize::new(8).unwrap();
+    let cache = over(&source).config(bounded).build().unwrap();
+    assert_eq!(count(&cache).await, 1);
+    source.set(Mood::Hanging);
+    let mut calls = JoinSet::new();
+    for number in 0..1_000 {
+        let cache = cache.clone();
+        let name: ServiceName = format!("made-up-{number}").parse().unwrap();
+        calls.spawn(async move { cache.lookup(&name).await.unwrap_err() });
+    }
+    settle().await;
+    assert_eq!(cache.services(), 9);
+    assert_eq!(count(&cache).await, 1);
+    let errors = calls.join_all().await;
+    let full = errors
+        .iter()
+        .filter(|error| error.kind() == ErrorKind::Full);
+    assert_eq!(full.count(), 1_000 - 8);
+    let timed_out = errors
+        .iter()
+        .filter(|error| error.kind() == ErrorKind::Timeout);
+    assert_eq!(timed_out.count(), 8);
+    // When they have been told, their places are free for others, and in the end they are empty.
+    let another: ServiceName = "another".parse().unwrap();
+    assert_eq!(
+        cache.lookup(&another).await.unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
+    sleep(secs(60)).await;
+    assert_eq!(cache.services(), 1);
+}
+
+/// The laws of a source hold for a cache over one. Those of failures have nothing to break here: what a cache
+/// says while its sources fail is its own matter.
+#[cfg(feature = "test-util")]
+mod laws {
+    use std::num::NonZeroUsize;
+
+    use orchestra_discovery::conformance::SourceSubject;
+    use orchestra_discovery::source_suite;
+
+    use super::*;
+
+    fn subject() -> SourceSubject {
+        let registry = Arc::new(MemoryRegistry::default());
+        let mut bounded = config();
+        bounded.max_changes = NonZeroUsize::new(16).unwrap();
+        SourceSubject::of_registry(registry, secs(3_600), Duration::from_millis(5))
+            .through(|inner| {
+                let options = SourceOptions::default();
+                let builder = Cache::builder().source("registry", inner, options);
+                Arc::new(builder.config(bounded).build().unwrap())
+            })
+            .remembers(16)
+    }
+
+    source_suite!(of_a_cache, || async { subject() }, start_paused = true);
+}
