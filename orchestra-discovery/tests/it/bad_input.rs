@@ -153,7 +153,8 @@ fn malformed_addresses_are_errors_that_name_them() {
     ];
     for text in wrong {
         let error = text.parse::<Endpoint>().unwrap_err().to_string();
-        assert!(error.contains(&format!("{text:?}")), "{error}");
+        let named = text.strip_prefix("unix:").unwrap_or(text);
+        assert!(error.contains(&format!("{named:?}")), "{error}");
     }
     let huge = "x".repeat(TEN_MEGABYTES);
     assert!(huge.parse::<Endpoint>().unwrap_err().to_string().len() < 1_000);
@@ -272,7 +273,7 @@ fn made_up_labels_are_bounded_told_and_fall_back() {
         });
         told.collect()
     };
-    assert_eq!(told(), [], "two have room");
+    assert!(told().is_empty(), "two have room");
     resolver.apply(&snapshot((0..5).map(labelled)));
     resolver.apply(&snapshot((0..9).map(labelled)));
     assert_eq!(told(), [3], "told when it begins, not with each change");
