@@ -37,6 +37,19 @@ use crate::registry::{Lease, Registry};
 use crate::source::{Change, Revision, Scope, Snapshot, Watch, WatchEvent};
 
 /// A fresh, empty registry, and what the laws have to know of it.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use orchestra_discovery::MemoryRegistry;
+/// use orchestra_discovery::conformance::Subject;
+///
+/// let registry = Arc::new(MemoryRegistry::default());
+/// let directory = "a handle that is dropped when the test ends";
+/// let subject = Subject::new(registry, Duration::from_secs(9), Duration::from_millis(10))
+///     .remembers(16_384)
+///     .keep(directory);
+/// assert!(format!("{subject:?}").contains("16384"));
+/// ```
 pub struct Subject {
     registry: Arc<dyn Registry>,
     ttl: Duration,
@@ -164,6 +177,23 @@ fn own(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 }
 
 /// How a law was broken.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use orchestra_discovery::MemoryRegistry;
+/// use orchestra_discovery::conformance::{LAWS, Subject};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // A registry that is said to remember one change remembers more: the law finds it out.
+/// let registry = Arc::new(MemoryRegistry::default());
+/// let subject = Subject::new(registry, Duration::from_secs(9), Duration::from_millis(10)).remembers(1);
+/// let law = LAWS.iter().find(|law| law.name() == "forgotten_revision_says_resync").ok_or("no law")?;
+/// let violation = law.check(&subject).await.err().ok_or("the law is kept")?;
+/// println!("{}: {violation}", law.name());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Violation(String);
 

@@ -10,6 +10,22 @@ use crate::merge::Provenance;
 use crate::source::Snapshot;
 
 /// The members of a service, and how good that is.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_discovery::cache::{Freshness, SourceOptions};
+/// use orchestra_discovery::{Cache, MemoryRegistry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::builder()
+///     .source("registry", Arc::new(MemoryRegistry::default()), SourceOptions::default())
+///     .build()?;
+/// let answer = cache.lookup(&"orders".parse()?).await?;
+/// assert!(answer.snapshot.instances().is_empty() && answer.freshness == Freshness::Fresh);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Answer {
@@ -24,6 +40,24 @@ pub struct Answer {
 }
 
 /// What one source contributes.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_discovery::cache::SourceOptions;
+/// use orchestra_discovery::{Cache, MemoryRegistry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::builder()
+///     .source("registry", Arc::new(MemoryRegistry::default()), SourceOptions::default())
+///     .build()?;
+/// let answer = cache.lookup(&"orders".parse()?).await?;
+/// let report = &answer.sources[0];
+/// assert_eq!((report.failures, &report.error), (0, &None));
+/// assert_eq!(report.to_string(), "registry: 0 instances, fresh");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SourceReport {

@@ -300,6 +300,22 @@ fn brings(change: &Change, number: u8) -> bool {
 }
 
 /// One law of a source by its name.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use orchestra_discovery::MemoryRegistry;
+/// use orchestra_discovery::conformance::{SOURCE_LAWS, SourceSubject};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// for law in SOURCE_LAWS {
+///     let (hour, lag) = (Duration::from_secs(3_600), Duration::from_millis(2));
+///     let registry = Arc::new(MemoryRegistry::default());
+///     law.check(&SourceSubject::of_registry(registry, hour, lag)).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub type SourceLaw = Law<SourceSubject>;
 
 list! {

@@ -104,6 +104,17 @@ impl Explanation {
 }
 
 /// How it came to a pick.
+///
+/// ```
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::resolver::{Config, Way};
+/// use orchestra_discovery::{PickContext, Resolver};
+///
+/// let resolver = Resolver::new("payments".parse()?, Config::default());
+/// let (_, why) = resolver.choose_explained(&PickContext::new(Monotonic::ZERO, 42));
+/// assert_eq!(why.way, Way::Nobody);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Way {
@@ -120,6 +131,25 @@ pub enum Way {
 }
 
 /// A member as the pick found it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::{Incarnation, Instance, PickContext, Resolver, Revision, Scope, Snapshot};
+/// use orchestra_discovery::resolver::{Config};
+///
+/// let resolver = Resolver::new("payments".parse()?, Config::default());
+/// let mut one = Instance::new(
+///     "payments".parse()?, "payments-1".parse()?, Incarnation::new(1), "10.0.0.7:80".parse()?,
+/// );
+/// one.weight = 3;
+/// resolver.apply(&Snapshot::new(Scope::All, Revision::new(1), vec![Arc::new(one)]));
+/// let (_, why) = resolver.choose_explained(&PickContext::new(Monotonic::ZERO, 42));
+/// let considered = &why.members[0];
+/// assert_eq!((considered.weight, considered.latency), (3, None));
+/// println!("{considered}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Considered {
@@ -148,6 +178,23 @@ pub struct Considered {
 }
 
 /// What became of a member in a pick.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::{Incarnation, Instance, PickContext, Resolver, Revision, Scope, Snapshot};
+/// use orchestra_discovery::resolver::{Config, Verdict};
+///
+/// let resolver = Resolver::new("payments".parse()?, Config::default());
+/// let mut one = Instance::new(
+///     "payments".parse()?, "payments-1".parse()?, Incarnation::new(1), "10.0.0.7:80".parse()?,
+/// );
+/// one.weight = 0;
+/// resolver.apply(&Snapshot::new(Scope::All, Revision::new(1), vec![Arc::new(one)]));
+/// let (_, why) = resolver.choose_explained(&PickContext::new(Monotonic::ZERO, 42));
+/// assert_eq!(why.members[0].verdict, Verdict::TakesNone("of weight zero"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {

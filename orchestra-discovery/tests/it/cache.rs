@@ -10,7 +10,7 @@ use orchestra_discovery::merge::Field;
 use orchestra_discovery::registry::memory;
 use orchestra_discovery::{
     Cache, Change, ErrorKind, Event, Lease, MemoryRegistry, Registration, Registry, RemovalReason,
-    Revision, Scope, Source, Watch, WatchEvent, coalesce,
+    Revision, Scope, Snapshot, Source, Watch, WatchEvent, coalesce,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -262,6 +262,26 @@ async fn empty_answer_where_there_were_members_needs_a_second_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answer_that_is_doubted_is_not_fresh() {
+    let source = Moody::new();
+    register(&source, [1, 2], LONG).await;
+    let cache = over(&source).build().unwrap();
+    let _watch = watch(&cache).await;
+    settle().await;
+    // Its watches are up and silent, and the next refresh finds nobody.
+    source.set(Mood::Blank);
+    sleep(secs(59)).await;
+    assert_eq!(freshness(&cache).await, Freshness::Fresh);
+    sleep(secs(8)).await;
+    assert_eq!(
+        (count(&cache).await, freshness(&cache).await),
+        (2, Freshness::StaleWhileRevalidate)
+    );
+    sleep(secs(5)).await;
+    assert_eq!(count(&cache).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn deregistrations_are_believed_at_once() {
     let source = Moody::new();
     let leases = register(&source, 0..20, LONG).await;
@@ -382,7 +402,7 @@ async fn deregistered_instance_does_not_live_on_in_another_source() {
     let (registry, dns) = (Moody::new(), Moody::new());
     let asked = at("orders-1", "10.0.0.1:80", LONG);
     let lease = registry.registry().register(asked.clone()).await.unwrap();
-    let record = at("10-0-0-1", "10.0.0.1:80", LONG);
+    let record = at("10-0-0-1", "10.0.0.1:80", LONG).weight(9);
     let record = dns.registry().register(record).await.unwrap();
     let options = SourceOptions::default().without_leases();
     let cache = over(&registry)
@@ -394,6 +414,8 @@ async fn deregistered_instance_does_not_live_on_in_another_source() {
     registry.registry().deregister(&lease).await.unwrap();
     settle().await;
     assert_eq!(ids(&cache).await, Vec::<String>::new());
+    let sources = cache.lookup(&service()).await.unwrap().sources;
+    assert_eq!((sources[0].instances, sources[1].instances), (0, 0));
     // Not even when that source repeats it.
     sleep(secs(120)).await;
     assert_eq!(ids(&cache).await, Vec::<String>::new());
@@ -401,6 +423,9 @@ async fn deregistered_instance_does_not_live_on_in_another_source() {
     let lease = registry.registry().register(asked).await.unwrap();
     settle().await;
     assert_eq!(ids(&cache).await, ["orders-1"]);
+    // And what the other source says of it counts again.
+    let snapshot = cache.snapshot(&scope()).await.unwrap();
+    assert_eq!(snapshot.instances()[0].weight, 9);
     // What the other source lists anew is heard, and so is what it lists for long enough.
     registry.registry().deregister(&lease).await.unwrap();
     settle().await;
@@ -622,6 +647,31 @@ async fn churn_reaches_watchers_in_few_batches_and_the_first_change_at_once() {
     let expected = source.snapshot(&scope()).await.unwrap();
     let found = cache.snapshot(&scope()).await.unwrap();
     assert_eq!(found.instances(), expected.instances());
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_that_fell_behind_catches_up_by_pages_without_a_gap() {
+    let source = Moody::new();
+    let cache = over(&source).build().unwrap();
+    let mut watch = watch(&cache).await;
+    settle().await;
+    for round in 0..600 {
+        register(&source, [round % 200], LONG).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+    let mut mirror = Snapshot::new(scope(), watch.revision(), Vec::new());
+    let mut pages = Vec::new();
+    while let Ok(event) = timeout(Duration::ZERO, watch.next()).await {
+        let WatchEvent::Changes { revision, changes } = event.unwrap() else {
+            panic!("resync");
+        };
+        pages.push(changes.len());
+        mirror.advance(revision, &changes);
+    }
+    // A registration anew is a removal and an upsert.
+    assert_eq!(pages.iter().sum::<usize>(), 200 + 400 * 2);
+    assert!(pages.iter().all(|&page| page <= 257), "{pages:?}");
+    assert_eq!(mirror, cache.snapshot(&scope()).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -873,7 +923,7 @@ mod laws {
     use async_trait::async_trait;
     use orchestra_core::InstanceId;
     use orchestra_discovery::conformance::Subject;
-    use orchestra_discovery::{Capabilities, Error, Override, Snapshot, Status, registry_suite};
+    use orchestra_discovery::{Capabilities, Error, Override, Status, registry_suite};
 
     use super::*;
 

@@ -1,5 +1,6 @@
 //! How a cache goes about sources that cannot be watched, fall behind, ask for patience or hang.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,16 +8,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestra_core::ServiceName;
 use orchestra_discovery::cache::{Freshness, SourceOptions};
+use orchestra_discovery::registry::memory;
 use orchestra_discovery::{
-    Cache, Capabilities, Change, Error, ErrorKind, Event, MemoryRegistry, Registry, Revision,
-    Scope, Snapshot, Source, Watch, WatchEvent, WatchStream,
+    Cache, Capabilities, Change, Error, ErrorKind, Event, Incarnation, MemoryRegistry, Registry,
+    Removal, RemovalReason, Revision, Scope, Snapshot, Source, Status, Watch, WatchEvent,
+    WatchStream, coalesce,
 };
+use orchestra_testkit::retained;
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cache::{at, config, over, scope, secs, settle};
-use crate::common::service;
+use crate::common::{instance, service, snapshot};
 use crate::doubles::{Mood, Moody, heard};
 
 const LONG: Duration = secs(80_000);
@@ -71,6 +76,12 @@ impl Mannered {
             .unwrap()
     }
 
+    fn note(&self) {
+        let mut asked = self.asked.lock();
+        asked.push(Instant::now());
+        assert!(asked.len() < 10_000, "it is asked in a tight loop");
+    }
+
     /// How long after each other it was asked.
     fn pauses(&self) -> Vec<Duration> {
         let asked = self.asked.lock();
@@ -85,7 +96,7 @@ fn throttled(after: Duration) -> Error {
 #[async_trait]
 impl Source for Mannered {
     async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, Error> {
-        self.asked.lock().push(Instant::now());
+        self.note();
         if let Manner::Throttled(after) = self.manner() {
             return Err(throttled(after));
         }
@@ -183,7 +194,7 @@ async fn source_that_falls_behind_is_asked_anew_and_watchers_are_not_disturbed()
     source.manner.send_replace(Manner::Behind);
     source.register(2).await;
     let start = Instant::now();
-    let event = watch.next().await.unwrap();
+    let event = timeout(secs(30), watch.next()).await.unwrap().unwrap();
     assert!(
         start.elapsed() < Duration::from_millis(2),
         "{:?}",
@@ -208,6 +219,167 @@ async fn source_that_falls_behind_is_asked_anew_and_watchers_are_not_disturbed()
     source.register(3).await;
     settle().await;
     assert_eq!((count(&cache).await, source.asked.lock().len()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_that_waits_does_not_undo_a_newer_snapshot() {
+    let source = Mannered::new(Manner::Plain);
+    let mut gathering = config();
+    gathering.coalesce = coalesce::Config::default();
+    let cache = Cache::builder()
+        .config(gathering)
+        .source(
+            "registry",
+            Arc::new(source.clone()),
+            SourceOptions::default(),
+        )
+        .build()
+        .unwrap();
+    count(&cache).await;
+    settle().await;
+    let asked = at("i1", "10.0.0.1:80", LONG);
+    let lease = source.inner.register(asked).await.unwrap();
+    settle().await;
+    // The window is open: this waits for its end.
+    let draining = source.inner.set_status(&lease, Status::Draining).await;
+    draining.unwrap();
+    settle().await;
+    let status = async || cache.snapshot(&scope()).await.unwrap().instances()[0].status;
+    assert_eq!(status().await, Status::Ready);
+    source.manner.send_replace(Manner::Behind);
+    source
+        .inner
+        .set_status(&lease, Status::Ready)
+        .await
+        .unwrap();
+    settle().await;
+    source.manner.send_replace(Manner::Plain);
+    sleep(secs(1)).await;
+    assert_eq!(status().await, Status::Ready);
+}
+
+/// Lists what it is given, and its watch tells what it is told.
+struct Teller(Snapshot, Mutex<Option<mpsc::UnboundedReceiver<WatchEvent>>>);
+
+#[async_trait]
+impl Source for Teller {
+    async fn snapshot(&self, _: &Scope) -> Result<Snapshot, Error> {
+        Ok(self.0.clone())
+    }
+
+    async fn watch(&self, _: &Scope, _: Revision) -> Result<Watch, Error> {
+        let told = self.1.lock().take();
+        match told {
+            Some(told) => Ok(Watch::new(Telling(told))),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::full()
+    }
+}
+
+struct Telling(mpsc::UnboundedReceiver<WatchEvent>);
+
+#[async_trait]
+impl WatchStream for Telling {
+    async fn next(&mut self) -> Result<WatchEvent, Error> {
+        match self.0.recv().await {
+            Some(event) => Ok(event),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn revision(&self) -> Revision {
+        Revision::new(1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_older_incarnations_and_of_other_services_are_passed_over() {
+    let (tell, told) = mpsc::unbounded_channel();
+    let source = Teller(snapshot([instance("i1", 5)]), Mutex::new(Some(told)));
+    let cache = Cache::builder()
+        .config(config())
+        .source("teller", Arc::new(source), SourceOptions::default())
+        .build()
+        .unwrap();
+    count(&cache).await;
+    let mut stranger = instance("i1", 9);
+    stranger.service = "another".parse().unwrap();
+    let gone = |service: ServiceName, incarnation| {
+        Change::Removed(Removal {
+            service,
+            id: "i1".parse().unwrap(),
+            incarnation: Incarnation::new(incarnation),
+            reason: RemovalReason::Deregistered,
+        })
+    };
+    // One by one: within a batch they are merged before the cache sees them.
+    for change in [
+        Change::Upserted(Arc::new(instance("i1", 4))),
+        gone(service(), 4),
+        Change::Upserted(Arc::new(stranger)),
+        gone("another".parse().unwrap(), 9),
+    ] {
+        let (revision, changes) = (Revision::new(2), vec![change]);
+        tell.send(WatchEvent::Changes { revision, changes })
+            .unwrap();
+        settle().await;
+        let members = cache.snapshot(&scope()).await.unwrap();
+        let [member] = members.instances() else {
+            panic!("{members:?}");
+        };
+        assert_eq!(*member.as_ref(), instance("i1", 5));
+    }
+    let (revision, changes) = (Revision::new(3), vec![gone(service(), 5)]);
+    tell.send(WatchEvent::Changes { revision, changes })
+        .unwrap();
+    settle().await;
+    assert_eq!(count(&cache).await, 0);
+}
+
+/// An instance that crashes and comes back under another id, again and again.
+#[test]
+fn leases_that_lapsed_take_no_memory() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let mut short = memory::Config::default();
+    short.max_changes = NonZeroUsize::new(16).unwrap();
+    let mut bounded = config();
+    bounded.max_changes = short.max_changes;
+    let registry = runtime.block_on(async { MemoryRegistry::new(short) });
+    let cache = runtime.block_on(async {
+        let options = SourceOptions::default();
+        let builder = Cache::builder().config(bounded);
+        let builder = builder.source("registry", Arc::new(registry.clone()), options);
+        builder.build().unwrap()
+    });
+    // Somebody watches, and one stays, so that the service is kept.
+    let _watch = runtime.block_on(async {
+        let anchor = at("anchor", "10.0.0.2:80", LONG);
+        registry.register(anchor).await.unwrap();
+        cache.watch(&scope(), Revision::new(0)).await.unwrap()
+    });
+    let crash = |from: u32| {
+        runtime.block_on(async {
+            for number in from..from + 500 {
+                let asked = at(&format!("i{number:05}"), "10.0.0.1:80", secs(9));
+                registry.register(asked).await.unwrap();
+                settle().await;
+                assert_eq!(count(&cache).await, 2);
+                sleep(secs(40)).await;
+                assert_eq!(count(&cache).await, 1);
+            }
+        });
+    };
+    crash(0);
+    let ((), bytes) = retained(|| crash(500));
+    assert!(bytes < 4_096, "{bytes} bytes more for 500 more lapses");
 }
 
 #[tokio::test(start_paused = true)]
@@ -344,7 +516,7 @@ async fn made_up_names_that_wait_are_bounded_and_disturb_no_known_service() {
     let known = at("i1", "10.0.0.1:80", LONG);
     source.registry().register(known).await.unwrap();
     let mut bounded = config();
-    bounded.max_negative = std::num::NonZeroUsize::new(8).unwrap();
+    bounded.max_negative = NonZeroUsize::new(8).unwrap();
     let cache = over(&source).config(bounded).build().unwrap();
     assert_eq!(count(&cache).await, 1);
     source.set(Mood::Hanging);
@@ -380,8 +552,6 @@ async fn made_up_names_that_wait_are_bounded_and_disturb_no_known_service() {
 /// says while its sources fail is its own matter.
 #[cfg(feature = "test-util")]
 mod laws {
-    use std::num::NonZeroUsize;
-
     use orchestra_discovery::conformance::SourceSubject;
     use orchestra_discovery::source_suite;
 
