@@ -57,12 +57,12 @@ pub(super) struct Writer {
     now: Monotonic,
     refreshed: Monotonic,
     weighed: Option<Monotonic>,
+    /// Labels of members found no room among the subsets.
+    exceeds: bool,
     /// Some weight of the view was still rising.
     is_rising: bool,
     draws: u64,
     in_panic: bool,
-    /// Whether labels of members found no room among the subsets.
-    exceeds: bool,
     eligible: Vec<Eligible>,
     events: Vec<Event>,
 }
@@ -81,10 +81,10 @@ impl Writer {
             now: Monotonic::ZERO,
             refreshed: Monotonic::ZERO,
             weighed: None,
+            exceeds: false,
             is_rising: false,
             draws: config.seed,
             in_panic: false,
-            exceeds: false,
             eligible: Vec::new(),
             events: Vec::new(),
         }
