@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::cache::{at, config, over, scope, secs, settle};
+use crate::cache::{at, config, freshness, over, register, scope, secs, settle, watch};
 use crate::common::{instance, service, snapshot};
 use crate::doubles::{Mood, Moody, heard};
 
@@ -338,6 +338,51 @@ async fn changes_of_older_incarnations_and_of_other_services_are_passed_over() {
         .unwrap();
     settle().await;
     assert_eq!(count(&cache).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_that_is_doubted_is_not_fresh() {
+    let source = Moody::new();
+    register(&source, [1, 2], LONG).await;
+    let cache = over(&source).build().unwrap();
+    let _watch = watch(&cache).await;
+    settle().await;
+    // Its watches are up and silent, and the next refresh finds nobody.
+    source.set(Mood::Blank);
+    sleep(secs(59)).await;
+    assert_eq!(freshness(&cache).await, Freshness::Fresh);
+    sleep(secs(8)).await;
+    assert_eq!(
+        (count(&cache).await, freshness(&cache).await),
+        (2, Freshness::StaleWhileRevalidate)
+    );
+    sleep(secs(5)).await;
+    assert_eq!(count(&cache).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_that_fell_behind_catches_up_by_pages_without_a_gap() {
+    let source = Moody::new();
+    let cache = over(&source).build().unwrap();
+    let mut watch = watch(&cache).await;
+    settle().await;
+    for round in 0..600 {
+        register(&source, [round % 200], LONG).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+    let mut mirror = Snapshot::new(scope(), watch.revision(), Vec::new());
+    let mut pages = Vec::new();
+    while let Ok(event) = timeout(Duration::ZERO, watch.next()).await {
+        let WatchEvent::Changes { revision, changes } = event.unwrap() else {
+            panic!("resync");
+        };
+        pages.push(changes.len());
+        mirror.advance(revision, &changes);
+    }
+    // A registration anew is a removal and an upsert.
+    assert_eq!(pages.iter().sum::<usize>(), 200 + 400 * 2);
+    assert!(pages.iter().all(|&page| page <= 257), "{pages:?}");
+    assert_eq!(mirror, cache.snapshot(&scope()).await.unwrap());
 }
 
 /// An instance that crashes and comes back under another id, again and again.
