@@ -1,6 +1,7 @@
 //! Picking, balancing, hashing and following changes, at up to 100,000 endpoints.
 
 pub mod change;
+pub mod disk;
 pub mod footprint;
 pub mod hash;
 pub mod pick;
@@ -25,6 +26,7 @@ pub fn figures(session: &Session) {
     change::figures(session);
     watch::figures(session);
     scoring::figures(session);
+    disk::figures(session);
 }
 
 fn service() -> ServiceName {

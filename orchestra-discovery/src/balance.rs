@@ -46,6 +46,17 @@ use crate::score::Factor;
 use crate::slab::{Follow, Hot, Reading, Slab};
 
 /// What a balancer prepared for a set of members: a hash table, a counter.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::AtomicU64;
+/// use orchestra_discovery::Prepared;
+///
+/// let turns: Prepared = Arc::new(AtomicU64::new(7));
+/// let turns = turns.downcast::<AtomicU64>().map_err(|_| "another balancer's")?;
+/// assert_eq!(turns.load(std::sync::atomic::Ordering::Relaxed), 7);
+/// # Ok::<(), &str>(())
+/// ```
 pub type Prepared = Arc<dyn Any + Send + Sync>;
 
 /// What balancers of this crate prepared that are done with in less time than it takes to find out the type of
@@ -167,6 +178,27 @@ macro_rules! forward {
 forward!(Arc, Box);
 
 /// The members of a pool, in the order of their ids.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_discovery::{Balancer, Candidates, PickContext, PoolMembers, Prepared};
+///
+/// /// Draws by the weights of whoever has the most.
+/// #[derive(Debug)]
+/// struct Heaviest;
+///
+/// impl Balancer for Heaviest {
+///     fn choose(&self, candidates: &Candidates<'_>, _: &PickContext<'_>) -> Option<usize> {
+///         let heaviest = candidates.prepared::<usize>()?;
+///         candidates.is_open(*heaviest).then_some(*heaviest)
+///     }
+///
+///     fn prepare(&self, members: &PoolMembers<'_>, _: Option<Prepared>) -> Option<Prepared> {
+///         let heaviest = (0..members.len()).max_by_key(|&index| members.weight(index))?;
+///         Some(Arc::new(heaviest))
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct PoolMembers<'a> {
     members: &'a Members,
@@ -233,6 +265,21 @@ impl<'a> PoolMembers<'a> {
 ///
 /// A candidate that this call already tried, or whose gate refused it just now, is listed and not open.
 /// An index out of range reads as a candidate of weight zero that is not open.
+///
+/// ```
+/// use orchestra_discovery::{Balancer, Candidates, PickContext};
+///
+/// /// The one with the fewest calls in flight.
+/// #[derive(Debug)]
+/// struct Idlest;
+///
+/// impl Balancer for Idlest {
+///     fn choose(&self, candidates: &Candidates<'_>, _: &PickContext<'_>) -> Option<usize> {
+///         let open = (0..candidates.len()).filter(|&index| candidates.is_open(index));
+///         open.min_by_key(|&index| candidates.in_flight(index))
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Candidates<'a> {
     slab: &'a Slab,

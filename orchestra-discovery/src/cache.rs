@@ -46,6 +46,7 @@ use async_trait::async_trait;
 use orchestra_core::{InstanceId, ServiceName};
 use parking_lot::Mutex;
 
+use self::answer::Origins;
 use self::shared::{Pinned, Shared};
 use self::watch::CacheWatch;
 use crate::error::{Error, ErrorKind, Result};
@@ -122,10 +123,17 @@ impl Cache {
 
     /// Which source stated which field of an instance; `None` if it is not served.
     ///
-    /// It merges the service anew: meant for explanations, not for each call.
+    /// It merges the service anew: meant for questions of operators, not for each call.
+    /// [`Explanation::with_sources`](crate::resolver::Explanation::with_sources) tells it of all members at once.
     pub fn provenance(&self, service: &ServiceName, id: &InstanceId) -> Option<Provenance> {
         let shared = &self.0.shared;
         shared.act(|table, now| table.provenance(service, id, now))
+    }
+
+    /// The same of all instances, and what the sources are like; `None` if the service is not held.
+    pub(crate) fn origins(&self, service: &ServiceName) -> Option<Origins> {
+        let shared = &self.0.shared;
+        shared.act(|table, now| table.origins(service, now))
     }
 
     /// How many services are held, those without members included.

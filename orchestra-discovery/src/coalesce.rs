@@ -16,6 +16,18 @@ use crate::instance::Instance;
 use crate::source::{Change, Removal};
 
 /// How long changes are gathered.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use std::time::Duration;
+/// use orchestra_discovery::coalesce::Config;
+///
+/// let config = Config::default()
+///     .window(Duration::from_millis(20))
+///     .max_batch(NonZeroUsize::new(64).ok_or("zero")?);
+/// assert_ne!(config, Config::off());
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {

@@ -37,6 +37,19 @@ use crate::registry::{Lease, Registry};
 use crate::source::{Change, Revision, Scope, Snapshot, Watch, WatchEvent};
 
 /// A fresh, empty registry, and what the laws have to know of it.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use orchestra_discovery::MemoryRegistry;
+/// use orchestra_discovery::conformance::Subject;
+///
+/// let registry = Arc::new(MemoryRegistry::default());
+/// let directory = "a handle that is dropped when the test ends";
+/// let subject = Subject::new(registry, Duration::from_secs(9), Duration::from_millis(10))
+///     .remembers(16_384)
+///     .keep(directory);
+/// assert!(format!("{subject:?}").contains("16384"));
+/// ```
 pub struct Subject {
     registry: Arc<dyn Registry>,
     ttl: Duration,
@@ -164,6 +177,23 @@ fn own(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 }
 
 /// How a law was broken.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use orchestra_discovery::MemoryRegistry;
+/// use orchestra_discovery::conformance::{LAWS, Subject};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // A registry that is said to remember one change remembers more: the law finds it out.
+/// let registry = Arc::new(MemoryRegistry::default());
+/// let subject = Subject::new(registry, Duration::from_secs(9), Duration::from_millis(10)).remembers(1);
+/// let law = LAWS.iter().find(|law| law.name() == "forgotten_revision_says_resync").ok_or("no law")?;
+/// let violation = law.check(&subject).await.err().ok_or("the law is kept")?;
+/// println!("{}: {violation}", law.name());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Violation(String);
 
@@ -200,45 +230,80 @@ fn refused<T>(result: Result<T>, kind: ErrorKind, what: &str) -> Verdict {
     }
 }
 
-/// One law by its name.
-#[derive(Clone, Copy)]
-pub struct Law {
+/// One law by its name: of registries, or of another kind of subject.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use orchestra_discovery::MemoryRegistry;
+/// use orchestra_discovery::conformance::{LAWS, Subject};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Arc::new(MemoryRegistry::default());
+/// let subject = Subject::new(registry, Duration::from_secs(9), Duration::from_millis(10));
+/// assert_eq!(LAWS[0].name(), "registered_instance_is_listed");
+/// LAWS[0].check(&subject).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Law<S = Subject> {
     name: &'static str,
-    check: for<'a> fn(&'a Subject) -> Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>,
+    check: for<'a> fn(&'a S) -> Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>,
 }
 
-impl Law {
+impl<S> Law<S> {
     /// Its name, which says what must hold.
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Whether a fresh registry keeps it.
-    pub async fn check(&self, subject: &Subject) -> Result<(), Violation> {
+    /// Whether a fresh subject keeps it.
+    pub async fn check(&self, subject: &S) -> Result<(), Violation> {
         (self.check)(subject).await
     }
 }
 
-impl fmt::Debug for Law {
+impl<S> Clone for Law<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Law<S> {}
+
+impl<S> fmt::Debug for Law<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Law").field(&self.name).finish()
     }
 }
 
 macro_rules! list {
-    (($d:tt) $($module:ident::$law:ident)+) => {
+    (
+        ($d:tt) $laws:ident of $subject:ty, $(#[$doc:meta])* $suite_of:ident by $enforce:ident:
+        $($module:ident::$law:ident)+
+    ) => {
         /// All laws.
-        pub const LAWS: &[Law] = &[$(Law {
+        pub const $laws: &[$crate::conformance::Law<$subject>] = &[$($crate::conformance::Law {
             name: stringify!($law),
             check: |subject| Box::pin($module::$law(subject)),
         }),+];
 
-        /// Stamps a module with one test per law; tokio with the features `macros` and `rt` is needed.
+        /// Checks the law of this name, and panics with what was found if it is broken.
         ///
-        /// The arguments: a name for the module, an async function or closure that makes a fresh
-        /// [`Subject`](crate::conformance::Subject), and options for `#[tokio::test]`.
+        /// # Panics
+        ///
+        /// If the law is broken, or there is none of this name: it is meant for tests.
+        #[doc(hidden)]
+        pub async fn $enforce(name: &str, subject: &$subject) {
+            $crate::conformance::enforce_one_of($laws, name, subject).await;
+        }
+
+        $(#[$doc])*
+        ///
+        /// The arguments: a name for the module, an async function or closure that makes a fresh subject, and
+        /// options for `#[tokio::test]`; tokio with the features `macros` and `rt` is needed.
         #[macro_export]
-        macro_rules! registry_suite {
+        macro_rules! $suite_of {
             ($suite:ident, $fresh:expr $d(, $option:ident = $value:tt)* $d(,)?) => {
                 mod $suite {
                     use super::*;
@@ -247,7 +312,7 @@ macro_rules! list {
                         #[tokio::test($d($option = $value),*)]
                         async fn $law() {
                             let subject = ($fresh)().await;
-                            $crate::conformance::enforce(stringify!($law), &subject).await;
+                            $crate::conformance::$enforce(stringify!($law), &subject).await;
                         }
                     )+
                 }
@@ -256,15 +321,11 @@ macro_rules! list {
     };
 }
 
-/// Checks the law of this name, and panics with what was found if it is broken.
-///
-/// # Panics
-///
-/// If the law is broken, or there is none of this name: it is meant for tests.
-#[doc(hidden)]
+use list;
+
 #[expect(clippy::panic, reason = "a test fails by panicking")]
-pub async fn enforce(name: &str, subject: &Subject) {
-    let Some(law) = LAWS.iter().find(|law| law.name == name) else {
+async fn enforce_one_of<S>(laws: &[Law<S>], name: &str, subject: &S) {
+    let Some(law) = laws.iter().find(|law| law.name == name) else {
         panic!("there is no law {name}");
     };
     if let Err(violation) = law.check(subject).await {
@@ -273,7 +334,9 @@ pub async fn enforce(name: &str, subject: &Subject) {
 }
 
 list! {
-    ($)
+    ($) LAWS of Subject,
+    /// Stamps a module with one test per law of a [`Subject`](crate::conformance::Subject).
+    registry_suite by enforce:
     lease::registered_instance_is_listed
     lease::incarnations_rise
     lease::registering_anew_replaces_the_ghost

@@ -6,11 +6,31 @@ use std::time::Duration;
 use orchestra_core::ErrorClass;
 
 /// The result of an operation of this crate.
+///
+/// ```
+/// fn port(text: &str) -> orchestra_discovery::Result<u16> {
+///     use orchestra_discovery::{Error, ErrorKind};
+///     text.parse().map_err(|error| Error::new(ErrorKind::Invalid, "not a port").with_source(error))
+/// }
+///
+/// assert_eq!(port("80")?, 80);
+/// assert!(port("eighty").is_err());
+/// # Ok::<(), orchestra_discovery::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// What kind of failure an [`Error`] is.
+///
+/// ```
+/// use orchestra_discovery::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::Replaced, "orders-1 was registered anew");
+/// let must_stop = matches!(error.kind(), ErrorKind::Replaced | ErrorKind::LeaseLost);
+/// assert!(must_stop && !error.is_retryable());
+/// assert_eq!(error.kind().as_str(), "replaced");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

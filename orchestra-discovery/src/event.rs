@@ -16,6 +16,31 @@ use crate::resolver::NoCandidate;
 use crate::source::{Removal, Revision};
 
 /// Something that a registry or a driver of this crate did or noticed.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::time::Duration;
+/// use orchestra_discovery::registry::memory;
+/// use orchestra_discovery::{Event, MemoryRegistry, Registration, Registry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registered = Arc::new(AtomicU64::new(0));
+/// let counter = Arc::clone(&registered);
+/// let config = memory::Config::default().listener(Arc::new(move |event: &Event| {
+///     if matches!(event, Event::Registered(_)) {
+///         counter.fetch_add(1, Ordering::Relaxed);
+///     }
+/// }));
+/// let registry = MemoryRegistry::new(config);
+/// registry.register(Registration::new(
+///     "orders".parse()?, "orders-1".parse()?, "10.0.0.1:80".parse()?, Duration::from_secs(10),
+/// )).await?;
+/// assert_eq!(registered.load(Ordering::Relaxed), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -137,6 +162,14 @@ pub enum Event {
         freshness: Freshness,
         /// How old it is.
         age: Duration,
+    },
+    /// The labels of the members make more subsets than a resolver may hold, or do so no longer.
+    SubsetsExceeded {
+        /// The service.
+        service: ServiceName,
+        /// How many times a member found no room for a subset of its own labels: calls that ask for those
+        /// labels take the fallback. Zero when there is room for all again.
+        unindexed: u64,
     },
     /// One of the sources of a cache failed; what it said last stays in use.
     UpstreamFailed {

@@ -17,6 +17,17 @@ use crate::source::{Scope, Source, WatchEvent};
 use crate::task::{Stop, Task};
 
 /// How a [`Follow`] goes about it.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_core::Backoff;
+/// use orchestra_discovery::follow::Config;
+///
+/// let mut config = Config::default()
+///     .backoff(Backoff::exponential(Duration::from_millis(50), 2.0).cap(Duration::from_secs(2)))
+///     .seed(7);
+/// config.timeout = Duration::from_secs(1);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {

@@ -9,6 +9,13 @@ use orchestra_core::{Monotonic, Outcome};
 use crate::instance::Instance;
 
 /// What a gate remembers of an admission; only the gate that gave it out understands it.
+///
+/// ```
+/// use orchestra_discovery::GateToken;
+///
+/// let generation = 7;
+/// assert_eq!(GateToken::new(generation).as_u64(), generation);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct GateToken(u64);
 
@@ -25,6 +32,14 @@ impl GateToken {
 }
 
 /// A call that is not admitted.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::Refusal;
+///
+/// let open = Refusal::new("the breaker is open", Some(Duration::from_secs(5)));
+/// assert_eq!(open.retry_after, Some(Duration::from_secs(5)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Refusal {
@@ -90,6 +105,13 @@ pub trait Gates: fmt::Debug + Send + Sync {
 }
 
 /// The gate that admits everything, and the maker of such gates.
+///
+/// ```
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::{Gate, gate::Open};
+///
+/// assert!(Open.try_admit(Monotonic::ZERO).is_ok());
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Open;
 

@@ -21,6 +21,14 @@ use crate::registry::{Lease, Registry};
 use crate::task::{Stop, Task};
 
 /// What a [`Heartbeat`] is connected to.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_discovery::{Event, heartbeat::Config};
+///
+/// let config = Config::default().seed(7).listener(Arc::new(|event: &Event| println!("{event:?}")));
+/// assert_eq!(config.seed, Some(7));
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Config {

@@ -39,6 +39,18 @@ impl fmt::Display for Incarnation {
 }
 
 /// What an instance says of itself.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::{Registration, Status};
+///
+/// let warming_up = Registration::new(
+///     "orders".parse()?, "orders-1".parse()?, "10.0.0.1:80".parse()?, Duration::from_secs(10),
+/// )
+/// .status(Status::Starting);
+/// assert_ne!(warming_up.status, Status::default());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -56,6 +68,24 @@ pub enum Status {
 /// What an operator decided about an instance, above what it says and what checks find.
 ///
 /// It belongs to the id: it survives renewals, restarts and lapses until it is taken back.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::{MemoryRegistry, Override, Registration, Registry, Scope, Source};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = MemoryRegistry::default();
+/// registry.register(Registration::new(
+///     "orders".parse()?, "orders-1".parse()?, "10.0.0.1:80".parse()?, Duration::from_secs(10),
+/// )).await?;
+/// let (orders, id) = ("orders".parse()?, "orders-1".parse()?);
+/// registry.set_override(&orders, &id, Some(Override::OutOfService)).await?;
+/// let members = registry.snapshot(&Scope::Service(orders)).await?;
+/// assert!(!members.instances()[0].takes_calls());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -68,6 +98,13 @@ pub enum Override {
 }
 
 /// Where the health of an instance is asked, as far as it may say so itself: never on another host.
+///
+/// ```
+/// use orchestra_discovery::ProbeTarget;
+///
+/// let target = ProbeTarget::default().path("/healthz").port(9_090);
+/// assert_eq!((target.path.as_deref(), target.port), (Some("/healthz"), Some(9_090)));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default))]

@@ -16,6 +16,14 @@ use std::num::NonZeroU32;
 const WHOLE: u64 = 10_000;
 
 /// How many live in one zone.
+///
+/// ```
+/// use orchestra_discovery::locality::{Route, Zone, ZoneConfig, ZonePlan};
+///
+/// let zone = Zone { upstream: 5, local: 2 };
+/// let plan = ZonePlan::new(&ZoneConfig::default(), &[zone, zone]);
+/// assert_eq!(*plan.route(), Route::Direct);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Zone {
     /// Healthy instances of the called service.
@@ -25,6 +33,15 @@ pub struct Zone {
 }
 
 /// When to route by zone.
+///
+/// ```
+/// use std::num::NonZeroU32;
+/// use orchestra_discovery::locality::ZoneConfig;
+///
+/// let mut config = ZoneConfig::default();
+/// assert_eq!((config.routing_enabled, config.min_cluster_size), (100, 6));
+/// config.force_local_zone = NonZeroU32::new(3);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ZoneConfig {
@@ -49,6 +66,14 @@ impl Default for ZoneConfig {
 }
 
 /// Why calls are not routed by zone.
+///
+/// ```
+/// use orchestra_discovery::locality::{Off, Route, Zone, ZoneConfig, ZonePlan};
+///
+/// let zone = Zone { upstream: 2, local: 1 };
+/// let plan = ZonePlan::new(&ZoneConfig::default(), &[zone, zone]);
+/// assert_eq!(*plan.route(), Route::Off(Off::SmallCluster));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Off {
@@ -65,6 +90,17 @@ pub enum Off {
 }
 
 /// Calls that stay, and those that have to go elsewhere.
+///
+/// ```
+/// use orchestra_discovery::locality::{Route, Zone, ZoneConfig, ZonePlan};
+///
+/// // A quarter of the instances for half of the callers: half of the calls stay.
+/// let zones = [Zone { upstream: 2, local: 1 }, Zone { upstream: 6, local: 1 }];
+/// let plan = ZonePlan::new(&ZoneConfig::default(), &zones);
+/// let Route::Residual(residual) = plan.route() else { return Err("not balanced") };
+/// assert_eq!(residual.local(), 5_000);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Residual {
     local: u64,
@@ -87,6 +123,17 @@ impl Residual {
 }
 
 /// How calls of one zone are routed.
+///
+/// ```
+/// use orchestra_discovery::locality::{Off, Route, Zone, ZoneConfig, ZonePlan};
+///
+/// let plan = ZonePlan::new(&ZoneConfig::default(), &[Zone { upstream: 9, local: 3 }]);
+/// match plan.route() {
+///     Route::Off(reason) => assert_eq!(*reason, Off::FewUpstreamZones),
+///     route => return Err(format!("{route:?}")),
+/// }
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Route {

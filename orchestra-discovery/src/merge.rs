@@ -21,6 +21,13 @@ use orchestra_core::{Endpoint, InstanceId, Labels, Locality};
 use crate::instance::Instance;
 
 /// A part of an instance that has an origin of its own.
+///
+/// ```
+/// use orchestra_discovery::merge::Field;
+///
+/// assert_eq!(Field::Lease.to_string(), "lease");
+/// assert_eq!(Field::Label("version".into()).to_string(), "label version");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Field {
@@ -61,9 +68,41 @@ impl fmt::Display for Field {
 }
 
 /// Which source stated what; a field that none stated has its default and is absent.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_discovery::merge::{Field, Statement, merge};
+/// use orchestra_discovery::{Incarnation, Instance};
+///
+/// let mut listed = Instance::new(
+///     "orders".parse()?, "orders-1".parse()?, Incarnation::new(7), "10.0.0.1:80".parse()?,
+/// );
+/// listed.weight = 3;
+///
+/// let statements = [Statement::new("registry", vec![Arc::new(listed)])];
+/// let provenance = merge(&statements)[0].provenance();
+/// assert_eq!(&*provenance[&Field::Weight], "registry");
+/// assert!(!provenance.contains_key(&Field::Probe), "nobody stated one");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub type Provenance = BTreeMap<Field, Arc<str>>;
 
 /// What one source says of a service.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_discovery::merge::Statement;
+/// use orchestra_discovery::{Incarnation, Instance};
+///
+/// let mut listed = Instance::new(
+///     "orders".parse()?, "orders-1".parse()?, Incarnation::new(7), "10.0.0.1:80".parse()?,
+/// );
+/// listed.weight = 3;
+///
+/// let statement = Statement::new("dns", vec![Arc::new(listed)]).without_leases();
+/// assert!(!statement.leases);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Statement {
@@ -97,6 +136,23 @@ impl Statement {
 }
 
 /// All that is said of one instance, in the order of precedence.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_discovery::merge::{Statement, merge};
+/// use orchestra_discovery::{Incarnation, Instance};
+///
+/// let mut listed = Instance::new(
+///     "orders".parse()?, "orders-1".parse()?, Incarnation::new(7), "10.0.0.1:80".parse()?,
+/// );
+/// listed.weight = 3;
+///
+/// let listed = Arc::new(listed);
+/// let statements = [Statement::new("registry", vec![Arc::clone(&listed)])];
+/// let merged = merge(&statements);
+/// assert!(Arc::ptr_eq(&merged[0].instance(), &listed), "one source: its own instance");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Merged<'a>(Vec<(&'a Statement, &'a Arc<Instance>)>);
 
@@ -141,6 +197,20 @@ pub fn merge(statements: &[Statement]) -> Vec<Merged<'_>> {
     let mut merged: Vec<_> = groups.all.into_iter().map(|group| group.merged).collect();
     merged.sort_by(|a, b| a.id().cmp(&b.id()));
     merged
+}
+
+/// The instances of [`merge`]; without its tables where one source alone has any, which is most often so.
+pub(crate) fn instances(statements: Vec<Statement>) -> Vec<Arc<Instance>> {
+    let speaking = statements.iter().filter(|said| !said.instances.is_empty());
+    if speaking.count() > 1 {
+        return merge(&statements).iter().map(Merged::instance).collect();
+    }
+    let mut instances: Vec<_> = statements
+        .into_iter()
+        .flat_map(|said| said.instances)
+        .collect();
+    instances.sort_by(|a, b| a.id.cmp(&b.id));
+    instances
 }
 
 struct Group<'a> {

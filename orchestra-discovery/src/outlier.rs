@@ -42,6 +42,12 @@ use self::draws::Draws;
 use self::rules::Rules;
 
 /// A host as the detector knows it: a number that the caller chooses.
+///
+/// ```
+/// use orchestra_discovery::outlier::Host;
+///
+/// assert_eq!(Host::new(7).number(), 7);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host(u32);
 
@@ -58,6 +64,13 @@ impl Host {
 }
 
 /// A share in whole percent, 0 to 100.
+///
+/// ```
+/// use orchestra_discovery::outlier::Percent;
+///
+/// assert_eq!(Percent::new(85).get(), 85);
+/// assert_eq!(Percent::new(200), Percent::ALL);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Percent(u8);
 
@@ -87,6 +100,13 @@ impl Percent {
 }
 
 /// How the calls to one host ended in the interval that ends now.
+///
+/// ```
+/// use orchestra_discovery::outlier::Counts;
+///
+/// let counts = Counts::new(99, 100);
+/// assert_eq!(counts.total - counts.success, 1);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Those that succeeded; more than `total` counts as `total`.
@@ -122,6 +142,18 @@ impl Counts {
 }
 
 /// What is known of one host over the interval that ends now.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::outlier::{Counts, Interval};
+///
+/// let interval = Interval {
+///     external: Counts::new(99, 100),
+///     latency: Some(Duration::from_millis(12)),
+///     ..Interval::default()
+/// };
+/// assert_eq!(interval.local_origin, Counts::default());
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Interval {
     /// Calls as [`Effect::external`] counts them.
@@ -133,6 +165,18 @@ pub struct Interval {
 }
 
 /// A streak of one kind of failure.
+///
+/// ```
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::outlier::{Change, Config, Detector, Host, Trigger, envoy};
+///
+/// let mut detector = Detector::new(Config::Envoy(envoy::Config::default()));
+/// for number in 0..10 {
+///     detector.insert(Host::new(number), Monotonic::ZERO);
+/// }
+/// let verdict = detector.reached(Host::new(3), Trigger::ConsecutiveErrors, Monotonic::ZERO, 0);
+/// assert!(verdict.is_some_and(|it| matches!(it.change, Change::Ejected { .. })));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Trigger {
@@ -147,6 +191,13 @@ pub enum Trigger {
 /// The lengths at which streaks are to be reported; `None` is never.
 ///
 /// The robust rule moves them at every sweep: compare with `>=`.
+///
+/// ```
+/// use orchestra_discovery::outlier::{Config, Detector, envoy};
+///
+/// let detector = Detector::new(Config::Envoy(envoy::Config::default()));
+/// assert_eq!(detector.thresholds().errors.map(u32::from), Some(5));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Thresholds {
     /// Of [`Trigger::ConsecutiveErrors`].
@@ -158,6 +209,14 @@ pub struct Thresholds {
 }
 
 /// Which rule decides, and how.
+///
+/// ```
+/// use orchestra_discovery::outlier::{Config, grpc};
+///
+/// assert!(matches!(Config::default(), Config::Robust(_)));
+/// let as_grpc = Config::Grpc(grpc::Config::default());
+/// assert_ne!(as_grpc, Config::Off);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Config {

@@ -16,6 +16,15 @@ use std::time::Duration;
 use orchestra_core::Monotonic;
 
 /// When leases are held, and for how long.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::preserve::Config;
+///
+/// let mut config = Config::default();
+/// assert_eq!((config.percent, config.min_lapsed, config.min_leases), (15, 3, 10));
+/// config.max_hold = Duration::from_secs(300);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
@@ -47,6 +56,23 @@ impl Default for Config {
 }
 
 /// Why a hold ended.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::preserve::{Config, End, Preservation, Transition};
+///
+/// let mut leases = Preservation::new(Config::default());
+/// for id in ["a", "b", "c"] {
+///     leases.lapse(id, Monotonic::ZERO);
+/// }
+/// leases.judge(7, Monotonic::ZERO);
+/// for id in ["a", "b", "c"] {
+///     leases.settle(&id);
+/// }
+/// let left = leases.judge(10, Monotonic::ZERO + Duration::from_secs(1));
+/// assert!(matches!(left, Some(Transition::Left { end: End::Recovered, .. })));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum End {
@@ -59,6 +85,21 @@ pub enum End {
 }
 
 /// A hold began or ended.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::preserve::{Config, End, Preservation, Transition};
+///
+/// let mut leases = Preservation::new(Config::default());
+/// for id in ["a", "b", "c"] {
+///     leases.lapse(id, Monotonic::ZERO);
+/// }
+/// assert_eq!(leases.judge(7, Monotonic::ZERO), Some(Transition::Entered { held: 3 }));
+/// let left = leases.judge(7, Monotonic::ZERO + Duration::from_secs(15 * 60));
+/// let released = vec!["a", "b", "c"];
+/// assert_eq!(left, Some(Transition::Left { end: End::TimedOut, released }));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transition<K> {

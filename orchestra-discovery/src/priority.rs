@@ -22,6 +22,13 @@ use std::fmt;
 ///
 /// Numbers that contradict each other (more healthy hosts than hosts) are taken as they come: availability
 /// is cut at 100 percent.
+///
+/// ```
+/// use orchestra_discovery::priority::Counts;
+///
+/// let half = Counts { healthy: 5, total: 10, ..Counts::default() };
+/// assert_eq!((half.degraded, half.excluded), (0, 0));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Counts {
     /// Those that are well.
@@ -41,6 +48,13 @@ impl Counts {
 }
 
 /// One priority level.
+///
+/// ```
+/// use orchestra_discovery::priority::{Counts, Level};
+///
+/// let by_hosts = Level::from(Counts { healthy: 5, total: 10, ..Counts::default() });
+/// assert_eq!(by_hosts.weights, None);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Level {
     /// Its hosts.
@@ -59,6 +73,14 @@ impl From<Counts> for Level {
 }
 
 /// What becomes of a call to a level in panic.
+///
+/// ```
+/// use orchestra_discovery::priority::{Config, OnPanic};
+///
+/// let mut config = Config::default();
+/// assert_eq!(config.on_panic, OnPanic::AnyHost);
+/// config.on_panic = OnPanic::Fail;
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnPanic {
@@ -101,6 +123,14 @@ impl Default for Config {
 }
 
 /// Which of a level's hosts a call is for.
+///
+/// ```
+/// use orchestra_discovery::priority::{Availability, Config, Counts, PriorityLoad};
+///
+/// let none = Counts { total: 4, ..Counts::default() };
+/// let load = PriorityLoad::new(&Config::default(), &[none.into()]);
+/// assert_eq!(load.choose(0), Some((0, Availability::Panic)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Availability {
@@ -113,6 +143,16 @@ pub enum Availability {
 }
 
 /// A level's part of the calls.
+///
+/// ```
+/// use orchestra_discovery::priority::{Config, Counts, PriorityLoad};
+///
+/// let half = Counts { healthy: 1, total: 2, ..Counts::default() };
+/// let all = Counts { healthy: 2, total: 2, ..Counts::default() };
+/// let load = PriorityLoad::new(&Config::default(), &[half.into(), all.into()]);
+/// let healthy: Vec<_> = load.shares().iter().map(|share| share.healthy).collect();
+/// assert_eq!(healthy, [70, 30]);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Share {

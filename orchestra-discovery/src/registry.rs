@@ -30,6 +30,23 @@ use crate::source::Source;
 ///
 /// It is a plain value: dropping it does nothing, the registration lapses by itself, and
 /// [`Heartbeat`](crate::Heartbeat) is what keeps one alive.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::{MemoryRegistry, Registration, Registry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = MemoryRegistry::default();
+/// let lease = registry.register(Registration::new(
+///     "orders".parse()?, "orders-1".parse()?, "10.0.0.1:80".parse()?, Duration::from_secs(10),
+/// )).await?;
+/// registry.renew(&lease).await?;
+/// registry.deregister(&lease).await?;
+/// assert!(registry.renew(&lease).await.is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

@@ -71,6 +71,16 @@ impl FromStr for Metric {
 }
 
 /// How reports become weights.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::reported::{Config, Metric};
+///
+/// let mut config = Config::default();
+/// config.utilization = vec!["named_metrics.queue".parse::<Metric>()?];
+/// config.blackout = Duration::from_secs(30);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {

@@ -116,6 +116,23 @@ sabotages! {
 }
 
 /// A registry with one fault.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use orchestra_discovery::saboteur::{Sabotage, Saboteur};
+/// use orchestra_discovery::{MemoryRegistry, Registration, Registry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let honest = Arc::new(MemoryRegistry::default());
+/// let registry = Saboteur::new(honest, Sabotage::ALL[0]);
+/// registry.register(Registration::new(
+///     "orders".parse()?, "orders-1".parse()?, "10.0.0.1:80".parse()?, Duration::from_secs(10),
+/// )).await?;
+/// println!("it breaks {}", Sabotage::ALL[0].breaks());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Saboteur {
     inner: Arc<dyn Registry>,
     sabotage: Sabotage,

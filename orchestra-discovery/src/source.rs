@@ -26,6 +26,13 @@ use async_trait::async_trait;
 use crate::error::Result;
 
 /// What a source can do beyond a snapshot and a watch of one service.
+///
+/// ```
+/// use orchestra_discovery::{Capabilities, MemoryRegistry, Source};
+///
+/// assert_eq!(MemoryRegistry::default().capabilities(), Capabilities::full());
+/// assert!(!Capabilities::default().resume);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {

@@ -17,6 +17,16 @@ use std::sync::Arc;
 use orchestra_core::Labels;
 
 /// Who may get a call.
+///
+/// ```
+/// use orchestra_core::Labels;
+/// use orchestra_discovery::subset::{Fallback, Match, SubsetConfig, SubsetPlan, SubsetSelector};
+///
+/// let config = SubsetConfig::new([SubsetSelector::new(["version"])], Fallback::AnyEndpoint)?;
+/// let plan = SubsetPlan::new(&config, &[Labels::new().with("version", "1")?]);
+/// assert_eq!(plan.find(&Labels::new().with("version", "2")?), Match::Any);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Match<'a> {

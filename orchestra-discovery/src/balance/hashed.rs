@@ -33,6 +33,74 @@ pub(super) trait Table: fmt::Debug + Send + Sync + Sized + 'static {
     }
 }
 
+/// What each of these balancers does alike: it bounds loads, and chooses by its table.
+macro_rules! balancer {
+    ($balancer:ident, $table:ty) => {
+        impl $balancer {
+            /// Moves calls off nodes that have more than `factor` percent of their share in flight (at least 100),
+            /// like Envoy's `hash_balance_factor`: see [`Bounded`](crate::hash::Bounded).
+            ///
+            /// Of more than 64 members, the calls in flight on all are counted 16 members a pick, so the bound is of
+            /// a moment ago. A pick that has to look for room costs a few microseconds.
+            pub fn bounded(self, factor: u32) -> $crate::error::Result<Self> {
+                Ok(Self(self.0.bounded(factor)?))
+            }
+        }
+
+        impl $crate::balance::Balancer for $balancer {
+            #[inline]
+            fn choose(
+                &self,
+                candidates: &$crate::balance::Candidates<'_>,
+                context: &$crate::resolver::PickContext<'_>,
+            ) -> Option<usize> {
+                $crate::balance::hashed::choose::<$table>(candidates, context)
+            }
+
+            fn prepare(
+                &self,
+                members: &$crate::balance::PoolMembers<'_>,
+                before: Option<$crate::balance::Prepared>,
+            ) -> Option<$crate::balance::Prepared> {
+                self.0.prepare::<$table>(members, before)
+            }
+        }
+    };
+}
+
+/// The methods of a table that has a configuration, and whatever it does beyond them.
+macro_rules! table {
+    ($table:ty, $config:ty $(, $more:item)?) => {
+        impl $crate::balance::hashed::Table for $table {
+            type Config = $config;
+
+            fn table(
+                config: $config,
+                nodes: &[$crate::hash::Node<'_>],
+            ) -> $crate::error::Result<Self> {
+                Self::build(config, nodes)
+            }
+
+            fn updated(&self, nodes: &[$crate::hash::Node<'_>]) -> $crate::error::Result<Self> {
+                self.update(nodes)
+            }
+
+            #[inline]
+            fn first(&self, hash: u64) -> Option<usize> {
+                self.lookup(hash)
+            }
+
+            fn around(&self, hash: u64) -> $crate::hash::Walk<'_> {
+                self.walk(hash)
+            }
+
+            $($more)?
+        }
+    };
+}
+
+pub(super) use {balancer, table};
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Hashed<C> {
     config: C,

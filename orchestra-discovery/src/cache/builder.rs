@@ -20,6 +20,28 @@ use crate::source::Source;
 use crate::task::Task;
 
 /// Puts a [`Cache`] together.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use orchestra_discovery::cache::{Config, SourceOptions};
+/// use orchestra_discovery::{Cache, MemoryRegistry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (near, far) = (MemoryRegistry::default(), MemoryRegistry::default());
+/// let mut config = Config::default();
+/// config.refresh = Duration::from_secs(30);
+/// let cache = Cache::builder()
+///     .source("near", Arc::new(near), SourceOptions::default())
+///     // Asked only while nobody is known nearby.
+///     .fallback("far", Arc::new(far), SourceOptions::default().deadline(Duration::from_secs(3)))
+///     .config(config)
+///     .build()?;
+/// cache.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub struct Builder {
     feeds: Vec<Feed>,

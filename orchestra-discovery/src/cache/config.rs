@@ -8,6 +8,18 @@ use crate::source::Revision;
 use crate::{coalesce, preserve};
 
 /// What a cache may hold, and when it asks its sources.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use std::time::Duration;
+/// use orchestra_discovery::cache::Config;
+///
+/// let mut config = Config::default();
+/// config.max_services = NonZeroUsize::new(100).ok_or("zero")?;
+/// config.grace = Duration::from_secs(10);
+/// config.seed = Some(7);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {

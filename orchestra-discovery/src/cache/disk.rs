@@ -23,6 +23,26 @@ use crate::instance::Instance;
 const MAGIC: &str = "orchestra-discovery-cache 1";
 
 /// How the file is kept.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use orchestra_discovery::cache::{SourceOptions, disk};
+/// use orchestra_discovery::{Cache, MemoryRegistry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut options = disk::Options::default();
+/// options.debounce = Duration::from_secs(5);
+/// let path = std::env::temp_dir().join("orchestra-cache-of-an-example");
+/// let cache = Cache::builder()
+///     .source("registry", Arc::new(MemoryRegistry::default()), SourceOptions::default())
+///     .disk(path, options)
+///     .build()?;
+/// cache.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use orchestra_core::{InstanceId, Monotonic, ServiceName};
 use tokio::sync::watch;
 
-use super::answer::{Answer, SourceReport};
+use super::answer::{Answer, Origins, SourceReport};
 use super::freshness::{Freshness, Limits};
 use super::log::Log;
 use super::table::Upstream;
 use super::view::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::Instance;
-use crate::merge::{Merged, Provenance, Statement, merge};
+use crate::merge::{self, Merged, Provenance, Statement, merge};
 use crate::source::{Change, Removal, RemovalReason, Revision, Scope, Snapshot};
 
 /// One service: what each source says of it, and what is published out of that.
@@ -112,6 +112,24 @@ impl Entry {
         found.map(Merged::provenance)
     }
 
+    /// The same of all instances, and what the sources are like; merged once.
+    pub(super) fn origins(
+        &self,
+        upstreams: &[Upstream],
+        limits: &Limits,
+        now: Monotonic,
+    ) -> Origins {
+        let statements = self.statements(upstreams, limits, now);
+        let merged = merge(&statements);
+        let keyed = merged
+            .iter()
+            .filter_map(|merged| Some((merged.id()?.clone(), merged.provenance())));
+        Origins {
+            sources: self.reports(upstreams, limits, now),
+            provenance: keyed.collect(),
+        }
+    }
+
     /// What changes when the views are merged anew; nothing while nobody knows.
     pub(super) fn changes(
         &mut self,
@@ -132,8 +150,7 @@ impl Entry {
         if statements.is_empty() || empty && unheard {
             return (Vec::new(), self.published.instances().to_vec());
         }
-        let merged = merge(&statements);
-        let new = merged.iter().map(Merged::instance).collect();
+        let new = merge::instances(statements);
         let reasons = std::mem::take(&mut self.reasons);
         diff(self.published.instances(), new, &reasons)
     }
@@ -182,20 +199,29 @@ impl Entry {
             .clone()
             .filter_map(|(view, _)| view.freshness(limits, now));
         let age = contributing.map(|(view, _)| view.age(now));
-        let sources = self.parts(upstreams).map(|(view, upstream)| SourceReport {
-            name: Arc::clone(&upstream.name),
-            freshness: view.freshness(limits, now),
-            age: view.age(now),
-            instances: view.served(&upstream.wide).count(),
-            failures: view.failure.as_ref().map_or(0, |failure| failure.count),
-            error: view.failure.as_ref().map(|failure| failure.message.clone()),
-        });
         Answer {
             snapshot: Arc::clone(&self.published),
             freshness: freshness.max().unwrap_or(Freshness::Expired),
             age: age.max().unwrap_or_default(),
-            sources: sources.collect(),
+            sources: self.reports(upstreams, limits, now),
         }
+    }
+
+    fn reports(
+        &self,
+        upstreams: &[Upstream],
+        limits: &Limits,
+        now: Monotonic,
+    ) -> Vec<SourceReport> {
+        let reports = self.parts(upstreams).map(|(view, upstream)| SourceReport {
+            name: Arc::clone(&upstream.name),
+            freshness: view.freshness(limits, now),
+            age: view.age(now),
+            instances: view.serves(&upstream.wide),
+            failures: view.failure.as_ref().map_or(0, |failure| failure.count),
+            error: view.failure.as_ref().map(|failure| failure.message.clone()),
+        });
+        reports.collect()
     }
 
     fn reasons_of<'a>(&self, asked: impl Iterator<Item = (&'a View, &'a Upstream)>) -> Error {

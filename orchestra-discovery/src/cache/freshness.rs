@@ -3,6 +3,14 @@ use std::time::Duration;
 /// How far an answer can be trusted; the greater, the less.
 ///
 /// The terms are those of RFC 5861.
+///
+/// ```
+/// use orchestra_discovery::cache::Freshness;
+///
+/// assert!(Freshness::Fresh < Freshness::StaleIfError);
+/// let is_good_enough = |freshness| freshness <= Freshness::StaleWhileRevalidate;
+/// assert!(!is_good_enough(Freshness::LastGood));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Freshness {
@@ -19,6 +27,16 @@ pub enum Freshness {
 }
 
 /// Where data is from.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::cache::{Freshness, Limits, Origin};
+///
+/// let at_once = |origin| Limits::default().judge(origin, Duration::ZERO);
+/// assert_eq!(at_once(Origin::Polled), Freshness::Fresh);
+/// assert_eq!(at_once(Origin::Lost), Freshness::StaleWhileRevalidate);
+/// assert_eq!(at_once(Origin::Disk), Freshness::LastGood);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Origin {
@@ -33,6 +51,17 @@ pub enum Origin {
 }
 
 /// Up to which age data has which [`Freshness`].
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::cache::{Freshness, Limits, Origin};
+///
+/// let mut limits = Limits::default();
+/// limits.error = Duration::from_secs(600);
+/// limits.last_good = Duration::ZERO;
+/// let quarter = Duration::from_secs(900);
+/// assert_eq!(limits.judge(Origin::Lost, quarter), Freshness::Expired);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

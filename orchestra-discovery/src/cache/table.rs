@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use orchestra_core::{InstanceId, Monotonic, ServiceName};
 
-use super::answer::Answer;
+use super::answer::{Answer, Origins};
 use super::config::Config;
 use super::entry::Entry;
 use super::freshness::Freshness;
@@ -490,6 +490,11 @@ impl Table {
     ) -> Option<Provenance> {
         let entry = self.entries.get(service)?;
         entry.provenance(&self.upstreams, &self.config.limits, now, id)
+    }
+
+    pub(super) fn origins(&self, service: &ServiceName, now: Monotonic) -> Option<Origins> {
+        let entry = self.entries.get(service)?;
+        Some(entry.origins(&self.upstreams, &self.config.limits, now))
     }
 
     pub(super) fn page(&self, service: &ServiceName, after: Revision) -> Page {

@@ -78,7 +78,7 @@ impl View {
     #[cfg(feature = "serde")]
     pub(super) fn seed(&mut self, instances: impl Iterator<Item = Arc<Instance>>, now: Monotonic) {
         let keyed = instances.map(|instance| (instance.id.clone(), instance));
-        self.listed.extend(keyed);
+        self.listed = keyed.collect();
         self.origin = Some(Origin::Disk);
         self.good_at = now;
     }
@@ -277,6 +277,14 @@ impl View {
 
     pub(super) fn live(&self) -> usize {
         self.listed.len()
+    }
+
+    /// How many are served; mostly without a look at each.
+    pub(super) fn serves(&self, wide: &Wide) -> usize {
+        if self.muted.is_empty() && self.lapsed.is_empty() {
+            return self.listed.len();
+        }
+        self.served(wide).count()
     }
 
     pub(super) fn serves_any(&self, wide: &Wide) -> bool {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use orchestra_core::{Endpoint, Labels, Locality};
 
-use super::{Verdict, Violation, broken, expect, name, own, scope};
+use super::{Law, Verdict, Violation, broken, expect, list, name, own, scope};
 use crate::error::{ErrorKind, Result};
 use crate::instance::{Incarnation, Instance, ProbeTarget, Status};
 use crate::source::{Change, Revision, Scope, Snapshot, Source, Watch, WatchEvent};
@@ -300,80 +300,28 @@ fn brings(change: &Change, number: u8) -> bool {
 }
 
 /// One law of a source by its name.
-#[derive(Clone, Copy)]
-pub struct SourceLaw {
-    name: &'static str,
-    check: for<'a> fn(&'a SourceSubject) -> Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>,
-}
-
-impl SourceLaw {
-    /// Its name, which says what must hold.
-    pub const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Whether a fresh source keeps it.
-    pub async fn check(&self, subject: &SourceSubject) -> Result<(), Violation> {
-        (self.check)(subject).await
-    }
-}
-
-impl fmt::Debug for SourceLaw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SourceLaw").field(&self.name).finish()
-    }
-}
-
-macro_rules! list {
-    (($d:tt) $($module:ident::$law:ident)+) => {
-        /// All laws of a source.
-        pub const SOURCE_LAWS: &[SourceLaw] = &[$(SourceLaw {
-            name: stringify!($law),
-            check: |subject| Box::pin($module::$law(subject)),
-        }),+];
-
-        /// Stamps a module with one test per law of a source; tokio with the features `macros` and `rt` is
-        /// needed.
-        ///
-        /// The arguments: a name for the module, an async function or closure that makes a fresh
-        /// [`SourceSubject`](crate::conformance::SourceSubject), and options for `#[tokio::test]`.
-        #[macro_export]
-        macro_rules! source_suite {
-            ($suite:ident, $fresh:expr $d(, $option:ident = $value:tt)* $d(,)?) => {
-                mod $suite {
-                    use super::*;
-
-                    $(
-                        #[tokio::test($d($option = $value),*)]
-                        async fn $law() {
-                            let subject = ($fresh)().await;
-                            $crate::conformance::enforce_source(stringify!($law), &subject).await;
-                        }
-                    )+
-                }
-            };
-        }
-    };
-}
-
-/// Checks the law of this name, and panics with what was found if it is broken.
 ///
-/// # Panics
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use orchestra_discovery::MemoryRegistry;
+/// use orchestra_discovery::conformance::{SOURCE_LAWS, SourceSubject};
 ///
-/// If the law is broken, or there is none of this name: it is meant for tests.
-#[doc(hidden)]
-#[expect(clippy::panic, reason = "a test fails by panicking")]
-pub async fn enforce_source(name: &str, subject: &SourceSubject) {
-    let Some(law) = SOURCE_LAWS.iter().find(|law| law.name == name) else {
-        panic!("there is no law {name}");
-    };
-    if let Err(violation) = law.check(subject).await {
-        panic!("{name}: {violation}");
-    }
-}
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// for law in SOURCE_LAWS {
+///     let (hour, lag) = (Duration::from_secs(3_600), Duration::from_millis(2));
+///     let registry = Arc::new(MemoryRegistry::default());
+///     law.check(&SourceSubject::of_registry(registry, hour, lag)).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub type SourceLaw = Law<SourceSubject>;
 
 list! {
-    ($)
+    ($) SOURCE_LAWS of SourceSubject,
+    /// Stamps a module with one test per law of a [`SourceSubject`](crate::conformance::SourceSubject).
+    source_suite by enforce_source:
     snapshot::snapshot_lists_what_is_there
     snapshot::empty_answer_means_none
     snapshot::revisions_rise_with_changes

@@ -21,6 +21,14 @@ use crate::error::{Error, ErrorKind, Result};
 const LIMIT: u64 = 8 << 20;
 
 /// In which order nodes get their points; it matters only if weights differ or the ring is too small for all.
+///
+/// ```
+/// use orchestra_discovery::hash::ring::{Config, Order};
+///
+/// let like_grpc_go = Config::grpc().order(Order::ByKey);
+/// assert_ne!(like_grpc_go, Config::grpc());
+/// assert_eq!(Order::default(), Order::Given);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {

@@ -4,6 +4,14 @@
 const SCALE: u128 = 1 << 16;
 
 /// One locality and the weight it was given.
+///
+/// ```
+/// use orchestra_discovery::locality::{LocalityWeights, WeightedLocality};
+///
+/// let well = WeightedLocality { weight: 3, available: 4, total: 4 };
+/// let gone = WeightedLocality { weight: 9, available: 0, total: 4 };
+/// assert_eq!(LocalityWeights::new(140, &[gone, well]).choose(0), Some(1));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct WeightedLocality {
     /// Its share of the calls relative to the others while it is available; 0 takes none.

@@ -196,6 +196,8 @@ proptest! {
             .collect();
         let expected: Vec<_> = model(&statements).into_iter().collect();
         prop_assert_eq!(found, expected);
+        let told: Vec<_> = merged.iter().map(Merged::instance).collect();
+        prop_assert_eq!(instances(statements.clone()), told);
         for merged in &merged {
             let weight = merged.0.iter().map(|(_, said)| said.weight).find(|&weight| weight != 1);
             prop_assert_eq!(merged.instance().weight, weight.unwrap_or(1));

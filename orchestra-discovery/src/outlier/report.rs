@@ -1,6 +1,14 @@
 //! How a call ended, and what that counts for.
 
 /// How a call ended, seen from the caller.
+///
+/// ```
+/// use orchestra_discovery::outlier::{Config, Detector, Report, Step, envoy};
+///
+/// let detector = Detector::new(Config::Envoy(envoy::Config::default()));
+/// let effect = detector.effect(Report::Gateway);
+/// assert_eq!((effect.errors, effect.gateway), (Step::Extend, Step::Extend));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Report {
@@ -19,6 +27,13 @@ pub enum Report {
 }
 
 /// What becomes of a streak.
+///
+/// ```
+/// use orchestra_discovery::outlier::{Config, Detector, Report, Step, envoy};
+///
+/// let detector = Detector::new(Config::Envoy(envoy::Config::default()));
+/// assert_eq!(detector.effect(Report::Success).errors, Step::Reset);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
@@ -32,6 +47,13 @@ pub enum Step {
 }
 
 /// What a call is counted as.
+///
+/// ```
+/// use orchestra_discovery::outlier::{Config, Detector, Effect, Report};
+///
+/// let detector = Detector::new(Config::Off);
+/// assert_eq!(detector.effect(Report::Error), Effect::NOTHING);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Effect {

@@ -8,6 +8,23 @@ use orchestra_core::{Monotonic, Score};
 use super::{Host, Trigger};
 
 /// A decision about one host.
+///
+/// ```
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::outlier::{Config, Counts, Detector, Host, Interval};
+///
+/// let mut detector = Detector::new(Config::default());
+/// for number in 0..5 {
+///     detector.insert(Host::new(number), Monotonic::ZERO);
+/// }
+/// let now = detector.next_sweep().ok_or("nothing to do")?;
+/// let verdicts = detector.sweep(now, 7, |host| Interval {
+///     external: if host == Host::new(0) { Counts::new(33, 100) } else { Counts::new(99, 100) },
+///     ..Interval::default()
+/// });
+/// assert_eq!(verdicts[0].host, Host::new(0));
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verdict {
@@ -41,6 +58,24 @@ impl Verdict {
 }
 
 /// What is decided about a host.
+///
+/// ```
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::outlier::{Change, Config, Counts, Detector, Host, Interval};
+///
+/// let mut detector = Detector::new(Config::default());
+/// for number in 0..5 {
+///     detector.insert(Host::new(number), Monotonic::ZERO);
+/// }
+/// let now = detector.next_sweep().ok_or("nothing to do")?;
+/// let verdicts = detector.sweep(now, 7, |host| Interval {
+///     external: if host == Host::new(0) { Counts::new(33, 100) } else { Counts::new(99, 100) },
+///     ..Interval::default()
+/// });
+/// let Change::Ejected { back_at, .. } = verdicts[0].change else { return Err("it stays") };
+/// assert!(back_at > now);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
@@ -64,6 +99,18 @@ pub enum Change {
 }
 
 /// Why an outlier is not ejected.
+///
+/// ```
+/// use orchestra_discovery::outlier::Withheld;
+///
+/// fn word(by: Withheld) -> &'static str {
+///     match by {
+///         Withheld::Cap => "too many are out already",
+///         _ => "not enforced",
+///     }
+/// }
+/// assert_eq!(word(Withheld::Cap), "too many are out already");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Withheld {
@@ -74,6 +121,18 @@ pub enum Withheld {
 }
 
 /// Which counts a reason is drawn from.
+///
+/// ```
+/// use orchestra_discovery::outlier::Origin;
+///
+/// fn whom_to_ask(origin: Origin) -> &'static str {
+///     match origin {
+///         Origin::External => "the owners of the hosts",
+///         _ => "whoever runs the network",
+///     }
+/// }
+/// assert_eq!(whom_to_ask(Origin::External), "the owners of the hosts");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Origin {
@@ -84,6 +143,25 @@ pub enum Origin {
 }
 
 /// Why a host is an outlier, with the numbers.
+///
+/// ```
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::outlier::{Change, Config, Counts, Detector, Host, Interval, Reason};
+///
+/// let mut detector = Detector::new(Config::default());
+/// for number in 0..5 {
+///     detector.insert(Host::new(number), Monotonic::ZERO);
+/// }
+/// let now = detector.next_sweep().ok_or("nothing to do")?;
+/// let verdicts = detector.sweep(now, 7, |host| Interval {
+///     external: if host == Host::new(0) { Counts::new(33, 100) } else { Counts::new(99, 100) },
+///     ..Interval::default()
+/// });
+/// let Change::Ejected { reason, .. } = verdicts[0].change else { return Err("it stays") };
+/// let Reason::SuccessRate { rate, threshold, .. } = reason else { return Err("another reason") };
+/// assert!(rate < threshold);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {

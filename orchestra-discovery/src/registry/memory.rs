@@ -32,6 +32,17 @@ use crate::instance::{Override, Registration, Status};
 use crate::source::{Capabilities, Revision, Scope, Snapshot, Source, Watch};
 
 /// The bounds of a [`MemoryRegistry`] and what it is connected to.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use orchestra_discovery::MemoryRegistry;
+/// use orchestra_discovery::registry::memory::Config;
+///
+/// let mut config = Config::default();
+/// config.max_instances = NonZeroUsize::new(1_000).ok_or("zero")?;
+/// let registry = MemoryRegistry::new(config);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {

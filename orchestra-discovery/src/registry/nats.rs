@@ -57,6 +57,15 @@ use crate::source::{Capabilities, Revision, Scope, Snapshot, Source, Watch};
 /// How a [`NatsRegistry`] is kept, its bounds and time limits.
 ///
 /// The buckets are made by the first user; what they were made with stays.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::registry::nats::Config;
+///
+/// let mut config = Config::default();
+/// config.bucket = "staging".to_owned();
+/// config.timeout = Duration::from_secs(1);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {

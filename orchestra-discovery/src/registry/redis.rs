@@ -59,6 +59,15 @@ use crate::source::{Capabilities, Revision, Scope, Snapshot, Source, Watch};
 /// How a [`RedisRegistry`] is kept, its bounds and time limits.
 ///
 /// All users of one prefix should agree on the bounds: each operation goes by those of its caller.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::registry::redis::Config;
+///
+/// let mut config = Config::default();
+/// config.prefix = "staging".to_owned();
+/// config.timeout = Duration::from_secs(1);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {

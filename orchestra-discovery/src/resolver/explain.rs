@@ -9,7 +9,9 @@ use super::plan::{Plan, Pool};
 use super::view::{Member, Refused, View};
 use super::writer::Fate;
 use super::{Choice, NoCandidate, PickContext, Shared};
+use crate::cache::{Cache, SourceReport};
 use crate::instance::Incarnation;
+use crate::merge::{Field, Provenance};
 use crate::score::Factor;
 use crate::source::Revision;
 
@@ -47,9 +49,73 @@ pub struct Explanation {
     pub in_panic: bool,
     /// All members in the order of their ids.
     pub members: Vec<Considered>,
+    /// What the sources of the members are like; empty until [`with_sources`](Self::with_sources) tells.
+    pub sources: Vec<SourceReport>,
+}
+
+impl Explanation {
+    /// Joins what the cache that feeds the resolver knows: what its sources are like, and which of them stated
+    /// which field of each member.
+    ///
+    /// That is as the cache has it now, which may be later than [`revision`](Self::revision); about a member
+    /// that it serves no longer it says nothing, nor about a service that it does not hold. It merges the
+    /// service anew, in time linear in its members.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    /// use orchestra_core::Monotonic;
+    /// use orchestra_discovery::cache::SourceOptions;
+    /// use orchestra_discovery::merge::Field;
+    /// use orchestra_discovery::{
+    ///     Cache, Follow, MemoryRegistry, PickContext, Registration, Registry, Resolver, follow, resolver,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = MemoryRegistry::default();
+    /// registry.register(Registration::new(
+    ///     "orders".parse()?, "orders-1".parse()?, "10.0.0.1:80".parse()?, Duration::from_secs(10),
+    /// )).await?;
+    /// let cache = Cache::builder()
+    ///     .source("registry", Arc::new(registry), SourceOptions::default())
+    ///     .build()?;
+    /// let orders = Resolver::new("orders".parse()?, resolver::Config::default());
+    /// let follow = Follow::start(Arc::new(cache.clone()), orders.clone(), follow::Config::default());
+    /// follow.ready().await?;
+    ///
+    /// let (choice, why) = orders.choose_explained(&PickContext::new(Monotonic::ZERO, 42));
+    /// let why = why.with_sources(&cache);
+    /// assert_eq!(why.picked, Some(choice?.instance.id.clone()));
+    /// assert_eq!(&*why.members[0].provenance[&Field::Lease], "registry");
+    /// assert_eq!(why.sources[0].instances, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_sources(mut self, cache: &Cache) -> Self {
+        if let Some(mut origins) = cache.origins(&self.service) {
+            for member in &mut self.members {
+                member.provenance = origins.provenance.remove(&member.id).unwrap_or_default();
+            }
+            self.sources = origins.sources;
+        }
+        self
+    }
 }
 
 /// How it came to a pick.
+///
+/// ```
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::resolver::{Config, Way};
+/// use orchestra_discovery::{PickContext, Resolver};
+///
+/// let resolver = Resolver::new("payments".parse()?, Config::default());
+/// let (_, why) = resolver.choose_explained(&PickContext::new(Monotonic::ZERO, 42));
+/// assert_eq!(why.way, Way::Nobody);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Way {
@@ -66,6 +132,25 @@ pub enum Way {
 }
 
 /// A member as the pick found it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::{Incarnation, Instance, PickContext, Resolver, Revision, Scope, Snapshot};
+/// use orchestra_discovery::resolver::{Config};
+///
+/// let resolver = Resolver::new("payments".parse()?, Config::default());
+/// let mut one = Instance::new(
+///     "payments".parse()?, "payments-1".parse()?, Incarnation::new(1), "10.0.0.7:80".parse()?,
+/// );
+/// one.weight = 3;
+/// resolver.apply(&Snapshot::new(Scope::All, Revision::new(1), vec![Arc::new(one)]));
+/// let (_, why) = resolver.choose_explained(&PickContext::new(Monotonic::ZERO, 42));
+/// let considered = &why.members[0];
+/// assert_eq!((considered.weight, considered.latency), (3, None));
+/// println!("{considered}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Considered {
@@ -91,9 +176,28 @@ pub struct Considered {
     pub factors: Vec<Factor>,
     /// What became of it in this pick.
     pub verdict: Verdict,
+    /// Which source stated which field of it; empty until [`Explanation::with_sources`] tells.
+    pub provenance: Provenance,
 }
 
 /// What became of a member in a pick.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::{Incarnation, Instance, PickContext, Resolver, Revision, Scope, Snapshot};
+/// use orchestra_discovery::resolver::{Config, Verdict};
+///
+/// let resolver = Resolver::new("payments".parse()?, Config::default());
+/// let mut one = Instance::new(
+///     "payments".parse()?, "payments-1".parse()?, Incarnation::new(1), "10.0.0.7:80".parse()?,
+/// );
+/// one.weight = 0;
+/// resolver.apply(&Snapshot::new(Scope::All, Revision::new(1), vec![Arc::new(one)]));
+/// let (_, why) = resolver.choose_explained(&PickContext::new(Monotonic::ZERO, 42));
+/// assert_eq!(why.members[0].verdict, Verdict::TakesNone("of weight zero"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -125,7 +229,7 @@ impl fmt::Display for Verdict {
 }
 
 impl fmt::Display for Explanation {
-    /// A line for the pick and one for each member.
+    /// A line for the pick, one for each member and one for each source.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             service, revision, ..
@@ -138,6 +242,9 @@ impl fmt::Display for Explanation {
         writeln!(f, " at revision {revision}{panic}")?;
         for member in &self.members {
             writeln!(f, "  {member}")?;
+        }
+        for source in &self.sources {
+            writeln!(f, "  source {source}")?;
         }
         Ok(())
     }
@@ -164,7 +271,16 @@ impl fmt::Display for Considered {
         }
         self.factors
             .iter()
-            .try_for_each(|factor| write!(f, ", {factor}"))
+            .try_for_each(|factor| write!(f, ", {factor}"))?;
+        let Some(source) = self.provenance.get(&Field::Id) else {
+            return Ok(());
+        };
+        write!(f, ", from {source}")?;
+        let others = self.provenance.iter().filter(|(_, by)| *by != source);
+        for (field, by) in others {
+            write!(f, ", {field} from {by}")?;
+        }
+        Ok(())
     }
 }
 
@@ -220,6 +336,7 @@ impl Shared {
             way,
             in_panic: plan.is_some_and(Plan::is_in_panic),
             members,
+            sources: Vec::new(),
         };
         (choice, explanation)
     }
@@ -258,6 +375,7 @@ impl Shared {
             factors: at.as_ref().map_or_else(Vec::new, |(candidates, index)| {
                 self.config.balancer.factors(candidates, *index, context)
             }),
+            provenance: Provenance::new(),
             verdict: if context.has_tried(&instance.id) {
                 Verdict::Tried
             } else if chosen.is_some() {

@@ -133,6 +133,22 @@ impl Settled {
 }
 
 /// A replay that went as the log says.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use std::sync::Arc;
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::{PickContext, Resolver};
+/// use orchestra_discovery::resolver::{Config, DecisionLog};
+///
+/// let log = Arc::new(DecisionLog::new(NonZeroUsize::MIN.saturating_add(999)));
+/// let payments = Resolver::new("payments".parse()?, Config::default().record(log.clone()));
+/// assert!(payments.choose(&PickContext::new(Monotonic::ZERO, 42)).is_err(), "no members");
+///
+/// let replay = log.replay(payments.service(), Config::default())?;
+/// assert_eq!(replay.picks, 1, "nobody was picked again");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replay {
@@ -141,6 +157,30 @@ pub struct Replay {
 }
 
 /// A replay that picked another instance than the log says.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use std::sync::Arc;
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::{Incarnation, Instance, PickContext, Resolver, Revision, Scope, Snapshot};
+/// use orchestra_discovery::resolver::{Config, DecisionLog};
+///
+/// let log = Arc::new(DecisionLog::new(NonZeroUsize::MIN.saturating_add(999)));
+/// let payments = Resolver::new("payments".parse()?, Config::default().record(log.clone()));
+/// let one = Instance::new(
+///     "payments".parse()?, "payments-1".parse()?, Incarnation::new(1), "10.0.0.7:80".parse()?,
+/// );
+/// payments.apply(&Snapshot::new(Scope::All, Revision::new(1), vec![Arc::new(one)]));
+/// payments.choose(&PickContext::new(Monotonic::ZERO, 42))?;
+///
+/// // Another configuration: nobody takes calls before a check has passed.
+/// let mut calm = orchestra_discovery::priority::Config::default();
+/// calm.panic_threshold = 0;
+/// let checked = Config::default().require_check().priorities(calm);
+/// let divergence = log.replay(payments.service(), checked).err().ok_or("the same")?;
+/// assert_eq!(divergence.to_string(), "record 1: payments-1 was picked, the replay picks nobody");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Divergence {

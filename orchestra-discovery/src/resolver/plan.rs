@@ -213,6 +213,11 @@ fn address(positions: &[u32]) -> usize {
 }
 
 impl Subsets {
+    /// How many times a member found no room.
+    pub(crate) fn unindexed(&self) -> u64 {
+        self.index.unindexed()
+    }
+
     /// The plan for calls that ask for these labels; `any` is that for those that ask for none.
     pub(crate) fn plan<'a>(&'a self, asked: &Labels, any: &'a Plan) -> Option<&'a Plan> {
         match self.index.find(asked) {

@@ -8,7 +8,7 @@ use orchestra_core::{InstanceId, Monotonic, ServiceName};
 use parking_lot::Mutex;
 
 use super::config::Config;
-use super::plan::{Eligible, Fitness, Planner, PoolKey};
+use super::plan::{Eligible, Fitness, Planner, PoolKey, Subsets};
 use super::view::{Census, Extra, Member, Members, Trial, View};
 use super::zoning::{ZoneNumbers, Zones};
 use crate::balance::{Prepared, mix};
@@ -57,6 +57,8 @@ pub(super) struct Writer {
     now: Monotonic,
     refreshed: Monotonic,
     weighed: Option<Monotonic>,
+    /// Labels of members found no room among the subsets.
+    exceeds: bool,
     /// Some weight of the view was still rising.
     is_rising: bool,
     draws: u64,
@@ -78,6 +80,7 @@ impl Writer {
             now: Monotonic::ZERO,
             refreshed: Monotonic::ZERO,
             weighed: None,
+            exceeds: false,
             is_rising: false,
             draws: config.seed,
             in_panic: false,
@@ -584,6 +587,10 @@ impl Writer {
             .map(|config| planner.subsets(config, &eligible));
         self.prepared = planner.after;
         self.note_panic(scope.service, plan.is_in_panic());
+        self.note_subsets(
+            scope.service,
+            subsets.as_ref().map_or(0, Subsets::unindexed),
+        );
         View {
             revision: self.revision,
             members: self.members.clone(),
@@ -633,6 +640,16 @@ impl Writer {
             self.events.push(Event::Panic {
                 service: service.clone(),
                 entered: in_panic,
+            });
+        }
+    }
+
+    fn note_subsets(&mut self, service: &ServiceName, unindexed: u64) {
+        let exceeds = unindexed > 0;
+        if std::mem::replace(&mut self.exceeds, exceeds) != exceeds {
+            self.events.push(Event::SubsetsExceeded {
+                service: service.clone(),
+                unindexed,
             });
         }
     }

@@ -8,6 +8,27 @@ use super::plan::{Division, Eligible};
 use crate::locality::{LocalityWeights, WeightedLocality, Zone, ZoneConfig, ZonePlan};
 
 /// How calls are divided among zones. A zone is a region and a zone of it; subzones do not count.
+///
+/// Instances say for themselves where they are, so a resolver tells at most 1,024 zones apart, those of its
+/// configuration and then the ones that it heard of first; all others count as one zone.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_core::{Locality, Monotonic};
+/// use orchestra_discovery::resolver::{Config, Zoning};
+/// use orchestra_discovery::{Incarnation, Instance, PickContext, Resolver, Revision, Scope, Snapshot};
+///
+/// let (near, far) = (Locality::new("eu").zone("a"), Locality::new("eu").zone("b"));
+/// let zoning = Zoning::Weighted(vec![(near.clone(), 1), (far, 0)]);
+/// let resolver = Resolver::new("payments".parse()?, Config::default().zoning(zoning));
+/// let mut one = Instance::new(
+///     "payments".parse()?, "payments-1".parse()?, Incarnation::new(1), "10.0.0.7:80".parse()?,
+/// );
+/// one.locality = near;
+/// resolver.apply(&Snapshot::new(Scope::All, Revision::new(1), vec![Arc::new(one)]));
+/// assert!(resolver.choose(&PickContext::new(Monotonic::ZERO, 42)).is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Zoning {
@@ -26,27 +47,48 @@ pub enum Zoning {
     Weighted(Vec<(Locality, u32)>),
 }
 
-/// Numbers zones; what a writer keeps.
+/// So many zones have a number of their own.
+const MOST: usize = 1_024;
+
+/// Numbers zones, if anybody asks for them; what a writer keeps.
 #[derive(Debug, Default)]
 pub(crate) struct ZoneNumbers {
+    is_used: bool,
     numbers: HashMap<Locality, u32>,
     callers: Vec<u32>,
 }
 
 impl ZoneNumbers {
     pub(crate) fn new(zoning: Option<&Zoning>) -> Self {
-        let mut numbers = Self::default();
-        if let Some(Zoning::Aware { own, .. }) = zoning {
-            numbers.number(own);
+        let mut numbers = Self {
+            is_used: zoning.is_some(),
+            ..Self::default()
+        };
+        match zoning {
+            Some(Zoning::Aware { own, .. }) => {
+                numbers.number(own);
+            }
+            Some(Zoning::Weighted(weights)) => {
+                for (place, _) in weights {
+                    numbers.number(place);
+                }
+            }
+            None => {}
         }
         numbers
     }
 
-    /// The number of the zone of a place.
+    /// The number of the zone of a place; all that come too late share the last one.
     pub(crate) fn number(&mut self, place: &Locality) -> u32 {
+        if !self.is_used {
+            return 0;
+        }
         let zone = zone_of(place);
         let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-        *self.numbers.entry(zone).or_insert(next)
+        if self.numbers.len() < MOST {
+            return *self.numbers.entry(zone).or_insert(next);
+        }
+        self.numbers.get(&zone).copied().unwrap_or(next)
     }
 
     /// Takes how many callers are where.
@@ -85,7 +127,8 @@ pub(crate) struct Zones<'a> {
 impl Zones<'_> {
     /// How calls to `fit` members, out of `all`, are divided among the zones.
     pub(crate) fn division(self, fit: &[Eligible], all: &[Eligible]) -> Division {
-        let zones = self.numbers.numbers.len().max(self.numbers.callers.len());
+        // Those that came too late have the number after the last.
+        let zones = self.numbers.numbers.len() + 1;
         let count = |members: &[Eligible]| {
             let mut counts = vec![0_u32; zones];
             for member in members {

@@ -48,6 +48,13 @@ use super::{Capabilities, Revision, Scope, Snapshot, Source, Watch};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Which records name the members.
+///
+/// ```
+/// use orchestra_discovery::source::dns::Records;
+///
+/// let by_service = Records::Services;
+/// assert_ne!(by_service, Records::Addresses { port: 443 });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Records {
@@ -61,6 +68,12 @@ pub enum Records {
 }
 
 /// Which addresses are members.
+///
+/// ```
+/// use orchestra_discovery::source::dns::Family;
+///
+/// assert_eq!(Family::default(), Family::PreferV4);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Family {

@@ -7,6 +7,13 @@ use super::{Change, Removal};
 use crate::instance::Instance;
 
 /// The number of a change; greater than that of every change before it in the same source.
+///
+/// ```
+/// use orchestra_discovery::Revision;
+///
+/// assert!(Revision::new(8) > Revision::new(7));
+/// assert_eq!(Revision::new(8).as_u64(), 8);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(transparent))]
@@ -31,6 +38,15 @@ impl fmt::Display for Revision {
 }
 
 /// Whose members are meant.
+///
+/// ```
+/// use orchestra_discovery::Scope;
+///
+/// let orders = Scope::Service("orders".parse()?);
+/// assert!(orders.covers(&"orders".parse()?) && !orders.covers(&"carts".parse()?));
+/// assert_eq!(orders.to_string(), "service orders");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

@@ -9,6 +9,15 @@ use crate::error::Result;
 use crate::instance::{Incarnation, Instance};
 
 /// Why an instance is gone.
+///
+/// ```
+/// use orchestra_discovery::RemovalReason;
+///
+/// fn is_worrying(reason: RemovalReason) -> bool {
+///     reason == RemovalReason::Expired
+/// }
+/// assert!(!is_worrying(RemovalReason::Deregistered));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -23,6 +32,19 @@ pub enum RemovalReason {
 }
 
 /// An instance that is gone.
+///
+/// ```
+/// use orchestra_discovery::{Incarnation, Removal, RemovalReason};
+///
+/// let gone = Removal {
+///     service: "orders".parse()?,
+///     id: "orders-1".parse()?,
+///     incarnation: Incarnation::new(7),
+///     reason: RemovalReason::Expired,
+/// };
+/// assert_eq!(gone.id.as_str(), "orders-1");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Removal {
@@ -37,6 +59,18 @@ pub struct Removal {
 }
 
 /// One change of the membership.
+///
+/// ```
+/// use orchestra_discovery::{Change, Incarnation, Instance, Revision, Scope, Snapshot};
+///
+/// let orders = Instance::new(
+///     "orders".parse()?, "orders-1".parse()?, Incarnation::new(1), "10.0.0.1:80".parse()?,
+/// );
+/// let mut members = Snapshot::new(Scope::All, Revision::new(1), Vec::new());
+/// members.advance(Revision::new(2), &[Change::Upserted(orders.into())]);
+/// assert_eq!(members.instances().len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -49,6 +83,27 @@ pub enum Change {
 }
 
 /// What a watch says.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::{MemoryRegistry, Registration, Registry, Scope, Source, WatchEvent};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = MemoryRegistry::default();
+/// let mut members = registry.snapshot(&Scope::All).await?;
+/// let mut watch = registry.watch(&Scope::All, members.revision()).await?;
+/// registry.register(Registration::new(
+///     "orders".parse()?, "orders-1".parse()?, "10.0.0.1:80".parse()?, Duration::from_secs(10),
+/// )).await?;
+/// match watch.next().await? {
+///     WatchEvent::Changes { revision, changes } => members.advance(revision, &changes),
+///     _ => members = registry.snapshot(&Scope::All).await?,
+/// }
+/// assert_eq!(members.instances().len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -66,6 +121,28 @@ pub enum WatchEvent {
 }
 
 /// What a backend implements for a [`Watch`].
+///
+/// ```
+/// use async_trait::async_trait;
+/// use orchestra_discovery::source::WatchStream;
+/// use orchestra_discovery::{Result, Revision, Watch, WatchEvent};
+///
+/// /// Of members that never change.
+/// struct Still(Revision);
+///
+/// #[async_trait]
+/// impl WatchStream for Still {
+///     async fn next(&mut self) -> Result<WatchEvent> {
+///         std::future::pending().await
+///     }
+///
+///     fn revision(&self) -> Revision {
+///         self.0
+///     }
+/// }
+///
+/// assert_eq!(Watch::new(Still(Revision::new(3))).revision(), Revision::new(3));
+/// ```
 #[async_trait]
 pub trait WatchStream: Send {
     /// The next event; a dropped future loses nothing.
@@ -76,6 +153,25 @@ pub trait WatchStream: Send {
 }
 
 /// A running watch; dropping it ends it.
+///
+/// ```
+/// use std::time::Duration;
+/// use orchestra_discovery::{MemoryRegistry, Registration, Registry, Scope, Source};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = MemoryRegistry::default();
+/// let orders = Scope::Service("orders".parse()?);
+/// let revision = registry.snapshot(&orders).await?.revision();
+/// let mut watch = registry.watch(&orders, revision).await?;
+/// registry.register(Registration::new(
+///     "orders".parse()?, "orders-1".parse()?, "10.0.0.1:80".parse()?, Duration::from_secs(10),
+/// )).await?;
+/// watch.next().await?;
+/// assert!(watch.revision() > revision);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Watch(Box<dyn WatchStream>);
 
 impl Watch {

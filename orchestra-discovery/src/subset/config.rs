@@ -11,6 +11,15 @@ const MAX_SELECTORS: usize = 64;
 const MAX_SUBSETS: usize = 10_000;
 
 /// Who gets a call that matches no subset.
+///
+/// ```
+/// use orchestra_core::Labels;
+/// use orchestra_discovery::subset::Fallback;
+///
+/// let stable = Fallback::DefaultSubset(Labels::new().with("track", "stable")?);
+/// assert_ne!(stable, Fallback::default());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fallback {
@@ -24,6 +33,14 @@ pub enum Fallback {
 }
 
 /// Who gets a call that has a selector's keys and matches none of its subsets.
+///
+/// ```
+/// use orchestra_discovery::subset::{SelectorFallback, SubsetSelector};
+///
+/// let wider = SelectorFallback::keys_subset(["stage"]);
+/// let selector = SubsetSelector::new(["version", "stage"]).fallback(wider);
+/// assert_ne!(selector, SubsetSelector::new(["version", "stage"]));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SelectorFallback {
@@ -44,6 +61,13 @@ impl SelectorFallback {
 }
 
 /// A set of keys that divides the members into subsets.
+///
+/// ```
+/// use orchestra_discovery::subset::{Fallback, SubsetConfig, SubsetSelector};
+///
+/// let one_each = SubsetSelector::new(["id"]).single_host_per_subset();
+/// assert!(SubsetConfig::new([one_each], Fallback::NoFallback).is_ok());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubsetSelector {
     pub(super) keys: Arc<[Arc<str>]>,

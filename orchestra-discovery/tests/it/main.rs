@@ -5,6 +5,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod bad_input;
 mod balancers;
 mod cache;
 mod cache_simulation;
@@ -15,6 +16,7 @@ mod deciding;
 #[cfg(feature = "dns")]
 mod dns;
 mod doubles;
+mod explain;
 #[cfg(feature = "file")]
 mod file;
 mod follow;
@@ -35,6 +37,7 @@ mod scoring;
 mod simulation;
 #[cfg(feature = "test-util")]
 mod source;
+mod upstreams;
 
 #[global_allocator]
 static ALLOCATOR: orchestra_testkit::alloc::CountingAllocator =

@@ -85,6 +85,14 @@ impl Config {
 }
 
 /// When a success rate is an outlier.
+///
+/// ```
+/// use orchestra_discovery::outlier::envoy::SuccessRate;
+///
+/// let mut rate = SuccessRate::default();
+/// assert_eq!((rate.stdev_factor, rate.request_volume), (1_900, 100));
+/// rate.minimum_hosts = 10;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SuccessRate {
@@ -107,6 +115,14 @@ impl Default for SuccessRate {
 }
 
 /// When a share of failures is too large.
+///
+/// ```
+/// use orchestra_discovery::outlier::{Percent, envoy::FailurePercentage};
+///
+/// let mut failures = FailurePercentage::default();
+/// assert_eq!(failures.threshold, Percent::new(85));
+/// failures.threshold = Percent::new(50);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailurePercentage {
@@ -129,6 +145,14 @@ impl Default for FailurePercentage {
 }
 
 /// In what share of cases each reason ejects.
+///
+/// ```
+/// use orchestra_discovery::outlier::{Percent, envoy::Enforcing};
+///
+/// let mut enforcing = Enforcing::default();
+/// assert_eq!(enforcing.failure_percentage, Percent::ZERO);
+/// enforcing.failure_percentage = Percent::ALL;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Enforcing {

@@ -53,6 +53,14 @@ impl Config {
 }
 
 /// When a success rate is an outlier.
+///
+/// ```
+/// use orchestra_discovery::outlier::grpc::SuccessRate;
+///
+/// let mut rate = SuccessRate::default();
+/// assert_eq!((rate.stdev_factor, rate.request_volume), (1_900, 100));
+/// rate.minimum_hosts = 10;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SuccessRate {
@@ -78,6 +86,14 @@ impl Default for SuccessRate {
 }
 
 /// When a share of failures is too large.
+///
+/// ```
+/// use orchestra_discovery::outlier::{Percent, grpc::FailurePercentage};
+///
+/// let mut failures = FailurePercentage::default();
+/// assert_eq!(failures.threshold, Percent::new(85));
+/// failures.threshold = Percent::new(50);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailurePercentage {
