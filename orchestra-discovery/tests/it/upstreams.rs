@@ -593,6 +593,21 @@ async fn made_up_names_that_wait_are_bounded_and_disturb_no_known_service() {
     assert_eq!(cache.services(), 1);
 }
 
+/// A watch keeps its service only as long as it lives.
+#[tokio::test(start_paused = true)]
+async fn made_up_names_that_were_watched_count_as_unknown_afterwards() {
+    let mut bounded = config();
+    bounded.max_negative = NonZeroUsize::new(8).unwrap();
+    let cache = over(&Moody::new()).config(bounded).build().unwrap();
+    for number in 0..100 {
+        let name: ServiceName = format!("made-up-{number}").parse().unwrap();
+        let watch = cache.watch(&Scope::Service(name), Revision::new(0)).await;
+        drop(watch.unwrap());
+        settle().await;
+    }
+    assert_eq!(cache.services(), 8);
+}
+
 /// The laws of a source hold for a cache over one. Those of failures have nothing to break here: what a cache
 /// says while its sources fail is its own matter.
 #[cfg(feature = "test-util")]
