@@ -869,6 +869,21 @@ mod disk {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_was_only_read_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cache");
+        file_of(&path, 3).await;
+        let source = Moody::new();
+        source.set(Mood::Refusing);
+        let cache = kept(&source, &path).build().unwrap();
+        assert_eq!(count(&cache).await, 3);
+        fs::remove_file(&path).unwrap();
+        sleep(secs(5)).await;
+        cache.shutdown().await.unwrap();
+        assert!(!path.exists());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_a_source_says_replaces_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cache");

@@ -593,6 +593,85 @@ async fn made_up_names_that_wait_are_bounded_and_disturb_no_known_service() {
     assert_eq!(cache.services(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_fallback_said_when_it_was_needed_last_is_not_served_again() {
+    let (first, second) = (Moody::new(), Moody::new());
+    let needed = register(&second, [2], LONG).await;
+    let options = SourceOptions::default();
+    let cache = over(&first)
+        .fallback("second", Arc::new(second.clone()), options)
+        .build()
+        .unwrap();
+    assert_eq!(count(&cache).await, 1);
+    let mut watch = watch(&cache).await;
+    let lease = register(&first, [1], LONG).await;
+    settle().await;
+    second.registry().deregister(&needed[0]).await.unwrap();
+    first.registry().deregister(&lease[0]).await.unwrap();
+    settle().await;
+    assert_eq!(count(&cache).await, 0);
+    let mut brought = Vec::new();
+    while let Ok(event) = timeout(Duration::ZERO, watch.next()).await {
+        if let WatchEvent::Changes { changes, .. } = event.unwrap() {
+            brought.extend(changes.into_iter().filter_map(|change| match change {
+                Change::Upserted(instance) => Some(instance.id.to_string()),
+                _ => None,
+            }));
+        }
+    }
+    assert_eq!(brought, ["i001"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lapses_of_a_service_that_was_dropped_hold_nothing() {
+    let source = Moody::new();
+    let name = |text: &str| -> ServiceName { text.parse().unwrap() };
+    let lists = async |service: &str, id: u32, ttl| {
+        let mut asked = at(&format!("i{id}"), &format!("10.0.0.{id}:80"), ttl);
+        asked.service = name(service);
+        source.registry().register(asked).await.unwrap();
+    };
+    for id in 0..2 {
+        lists("a", id, secs(10)).await;
+    }
+    for id in 0..10 {
+        lists("b", id, if id == 0 { secs(14) } else { LONG }).await;
+    }
+    let (heard, listener) = heard();
+    let mut bounded = config();
+    bounded.max_services = NonZeroUsize::new(2).unwrap();
+    let cache = over(&source)
+        .config(bounded)
+        .listener(listener)
+        .build()
+        .unwrap();
+    cache.lookup(&name("a")).await.unwrap();
+    cache.lookup(&name("b")).await.unwrap();
+    sleep(secs(12)).await;
+    cache.lookup(&name("c")).await.unwrap();
+    // One of ten: with the two of the service that is gone it would be a mass.
+    sleep(secs(5)).await;
+    let members = cache.lookup(&name("b")).await.unwrap().snapshot;
+    assert_eq!(members.instances().len(), 9);
+    let entered = |event: &Event| matches!(event, Event::PreservationEntered { .. });
+    assert!(!heard.lock().iter().any(entered));
+}
+
+/// A watch keeps its service only as long as it lives.
+#[tokio::test(start_paused = true)]
+async fn made_up_names_that_were_watched_count_as_unknown_afterwards() {
+    let mut bounded = config();
+    bounded.max_negative = NonZeroUsize::new(8).unwrap();
+    let cache = over(&Moody::new()).config(bounded).build().unwrap();
+    for number in 0..100 {
+        let name: ServiceName = format!("made-up-{number}").parse().unwrap();
+        let watch = cache.watch(&Scope::Service(name), Revision::new(0)).await;
+        drop(watch.unwrap());
+        settle().await;
+    }
+    assert_eq!(cache.services(), 8);
+}
+
 /// The laws of a source hold for a cache over one. Those of failures have nothing to break here: what a cache
 /// says while its sources fail is its own matter.
 #[cfg(feature = "test-util")]
