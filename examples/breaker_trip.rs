@@ -11,7 +11,7 @@ use axum::routing::get;
 use http::Request;
 use orchestra::Orchestra;
 use orchestra::core::Backoff;
-use orchestra::discovery::Registration;
+use orchestra::discovery::{Registration, RoundRobin};
 use orchestra::mesh::{Body, Policy, breaker, retry};
 
 #[derive(Default)]
@@ -43,6 +43,9 @@ async fn main() -> anyhow::Result<()> {
     let orchestra = Orchestra::builder()
         .breaker(breaker)
         .policy(policy)
+        // The default balancer turns away from an instance after its first failure; in turns, the breaker
+        // alone decides.
+        .resolver(|_, config| config.balancer(Arc::new(RoundRobin::default())))
         .build()
         .await?;
 
