@@ -23,6 +23,12 @@ impl Orchestra {
         self.inner.clients.client(&name(service)?)
     }
 
+    /// What clients resolve through, if there are sources beside the registry, or the builder was told of a
+    /// cache; else they ask the registry itself.
+    pub fn cache(&self) -> Option<&orchestra_discovery::Cache> {
+        self.inner.clients.cache()
+    }
+
     /// The resolver that the clients of a service share.
     pub fn resolver(&self, service: &str) -> crate::Result<orchestra_discovery::Resolver> {
         self.inner.clients.resolver(&name(service)?)
