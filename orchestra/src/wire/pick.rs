@@ -59,14 +59,13 @@ impl Pick for ResolverPick {
         let Some(subset) = request.subset else {
             return self.choose(&context, is_retry);
         };
-        let asked = subset.to_labels();
-        match asked.filter(|asked| self.0.divides_by(asked)) {
-            Some(asked) => self.choose(&context.subset(&asked), is_retry),
-            None => {
-                let excluded = self.excluded(request.tried, subset);
-                self.choose(&context.tried(&excluded), is_retry)
-            }
+        if let Some(asked) = subset.to_labels()
+            && self.0.divides_by(&asked)
+        {
+            return self.choose(&context.subset(&asked), is_retry);
         }
+        let excluded = self.excluded(request.tried, subset);
+        self.choose(&context.tried(&excluded), is_retry)
     }
 
     /// Allocates only for named metrics in a report of load.
