@@ -69,7 +69,7 @@ impl BrokenPick {
     ) -> Result<Picked, NoEndpoint> {
         let give_back = |token| {
             self.inner
-                .complete(token, Outcome::Neutral.into(), request.now)
+                .complete(token, Outcome::Neutral.into(), request.now);
         };
         match self.fault {
             PickFault::Invents if memory.picks.is_multiple_of(7) => {

@@ -6,12 +6,37 @@ use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode};
 use orchestra::Orchestra;
-use orchestra::core::{Endpoint, Labels};
+use orchestra::core::{Endpoint, InstanceId, Labels};
 use orchestra::discovery::outlier::{self, Change, Reason, Trigger};
-use orchestra::discovery::{Event, RoundRobin, SmoothRoundRobin, reported};
+use orchestra::discovery::{
+    Event, Incarnation, Instance, Resolver, Revision, RoundRobin, Scope, SmoothRoundRobin,
+    Snapshot, reported, resolver,
+};
+use orchestra::mesh::conformance::pick::Subject;
+use orchestra::mesh::pick::Pick;
 use orchestra::mesh::{Body, breaker};
+use orchestra::wire::pick::ResolverPick;
 
 use crate::support::{Counted, Hand, counter, get, heard, known, no_retries, register, status};
+
+fn over(ids: &[InstanceId]) -> Arc<dyn Pick> {
+    let resolver = Resolver::new("cart".parse().unwrap(), resolver::Config::default());
+    let instances = ids.iter().zip(1..).map(|(id, port)| {
+        let endpoint = Endpoint::Tcp(([127, 0, 0, 1], port).into());
+        let service = resolver.service().clone();
+        Arc::new(Instance::new(
+            service,
+            id.clone(),
+            Incarnation::new(1),
+            endpoint,
+        ))
+    });
+    let members = instances.collect();
+    resolver.apply(&Snapshot::new(Scope::All, Revision::new(1), members));
+    Arc::new(ResolverPick::new(resolver))
+}
+
+orchestra::mesh::pick_suite!(resolver_pick, Subject::new(over));
 
 fn with(code: StatusCode, name: &'static str, value: &'static str) -> Response<Body> {
     let mut response = status(code);
