@@ -50,7 +50,7 @@ impl Settle {
     pub(super) fn answered<B>(&mut self, response: &Response<B>) {
         let (status, headers) = (response.status(), response.headers());
         self.outcome = outcome::of_response(status, headers);
-        self.result = Some(Ok(status));
+        self.result = Some(Ok(outcome::status_of(status, headers)));
         if matches!(
             status,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE

@@ -28,7 +28,8 @@ pub struct Completion<'a> {
     pub outcome: Outcome,
     /// The status of the answer, or what kept it from coming or from ending; `None` if that is not known.
     ///
-    /// It says how the call ended whoever's fault it was: that is for the outcome to tell.
+    /// Where gRPC fails with status 200, it is the status that this corresponds to (503 for `UNAVAILABLE`). It
+    /// says how the call ended whoever's fault it was: that is for the outcome to tell.
     pub result: Option<Result<StatusCode, Failure>>,
     /// The instance asked to be left alone for so long: by a `Retry-After` with status 429 or 503.
     pub retry_after: Option<Duration>,

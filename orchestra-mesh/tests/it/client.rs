@@ -496,6 +496,9 @@ async fn a_completion_says_how_the_call_ended_and_what_the_instance_asked_for() 
         // It says when to ask again, not that it wants to be left alone.
         Act::StatusWith(302, "retry-after", "9"),
         Act::StatusWith(200, "endpoint-load-metrics", load),
+        Act::StatusWith(200, "grpc-status", "14"),
+        Act::StatusWith(200, "grpc-status", "8"),
+        Act::StatusWith(200, "grpc-status", "5"),
         Act::Hang,
     ];
     let upstream = Upstream::new("cart", script);
@@ -526,6 +529,9 @@ async fn a_completion_says_how_the_call_ended_and_what_the_instance_asked_for() 
             load: Some(load.to_owned()),
             ..ended(Outcome::Success, Ok(status(200)?))
         },
+        ended(Outcome::Failure, Ok(status(503)?)),
+        ended(Outcome::Overloaded, Ok(status(429)?)),
+        ended(Outcome::Success, Ok(status(200)?)),
         ended(Outcome::Failure, Err(Failure::Timeout)),
     ];
     for expected in expected {

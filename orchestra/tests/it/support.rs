@@ -135,9 +135,12 @@ pub(crate) fn heard() -> (Arc<dyn Listener<Event>>, Heard) {
 
 /// The value of a counter, zero if it never counted.
 pub(crate) fn counter(orchestra: &Orchestra, name: &str, labels: &[(&str, &str)]) -> u64 {
-    match orchestra.metrics().snapshot().value(name, labels) {
+    let snapshot = orchestra.metrics().snapshot();
+    match snapshot.value(name, labels) {
         Some(Value::Counter(count)) => *count,
-        None => 0,
-        other => panic!("{name} is no counter: {other:?}"),
+        other => {
+            assert_eq!(other, None, "{name} is no counter");
+            0
+        }
     }
 }
