@@ -218,10 +218,15 @@ impl fmt::Debug for SubsetPlan {
     }
 }
 
+/// Whether these keys, which are in order, are all that the labels have.
+fn are_keys_of(keys: &[Arc<str>], asked: &Labels) -> bool {
+    let keys = keys.iter().map(AsRef::as_ref);
+    keys.len() == asked.len() && keys.eq(asked.iter().map(|(key, _)| key))
+}
+
 impl Table {
     fn is_asked(&self, asked: &Labels) -> bool {
-        let keys = self.keys.iter().map(AsRef::as_ref);
-        self.keys.len() == asked.len() && keys.eq(asked.iter().map(|(key, _)| key))
+        are_keys_of(&self.keys, asked)
     }
 
     fn find(&self, asked: &Labels) -> Option<&[u32]> {

@@ -4,12 +4,16 @@
 //! its own balancing. [`RoundRobin`] is the default over a fixed list, with a circuit breaker per
 //! instance if asked for.
 
+mod completion;
+
+pub use completion::Completion;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use orchestra_core::{Endpoint, InstanceId, Labels, Listener, Monotonic, Outcome, Selector};
+use orchestra_core::{Endpoint, InstanceId, Labels, Listener, Monotonic, Selector};
 
 use crate::Error;
 use crate::breaker::{self, Breaker, CircuitBreaker, Permit};
@@ -153,12 +157,12 @@ impl NoEndpoint {
 ///
 /// `pick` and `complete` are called on the path of every call: they neither block nor allocate, and may be
 /// called at once from many threads. The client completes each choice once, also when its caller goes
-/// away, then with [`Outcome::Neutral`].
+/// away, then with [`Outcome::Neutral`](orchestra_core::Outcome::Neutral).
 pub trait Pick: fmt::Debug + Send + Sync {
     /// Chooses an instance.
     fn pick(&self, request: &PickRequest<'_>) -> Result<Picked, NoEndpoint>;
     /// Says what became of the call to the chosen instance.
-    fn complete(&self, token: PickToken, outcome: Outcome, now: Monotonic);
+    fn complete(&self, token: PickToken, completion: Completion<'_>, now: Monotonic);
 }
 
 macro_rules! forward {
@@ -168,8 +172,8 @@ macro_rules! forward {
             fn pick(&self, request: &PickRequest<'_>) -> Result<Picked, NoEndpoint> {
                 (**self).pick(request)
             }
-            fn complete(&self, token: PickToken, outcome: Outcome, now: Monotonic) {
-                (**self).complete(token, outcome, now);
+            fn complete(&self, token: PickToken, completion: Completion<'_>, now: Monotonic) {
+                (**self).complete(token, completion, now);
             }
         }
     )+};
@@ -285,13 +289,13 @@ impl Pick for RoundRobin {
         Err(none)
     }
 
-    fn complete(&self, token: PickToken, outcome: Outcome, now: Monotonic) {
+    fn complete(&self, token: PickToken, completion: Completion<'_>, now: Monotonic) {
         let [index, permit, _] = token.into_parts();
         let target = usize::try_from(index)
             .ok()
             .and_then(|i| self.targets.get(i));
         if let Some((_, Some(breaker))) = target {
-            breaker.release(Permit::from_raw(permit), outcome, now);
+            breaker.release(Permit::from_raw(permit), completion.outcome, now);
         }
     }
 }

@@ -16,6 +16,7 @@ use http::{Method, StatusCode, request};
 use orchestra_core::Backoff;
 
 pub use condition::{Condition, RetryOn};
+pub(crate) use course::Advice;
 pub use course::Course;
 
 /// How an attempt failed.

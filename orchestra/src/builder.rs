@@ -1,3 +1,5 @@
+#[cfg(all(feature = "discovery", feature = "mesh"))]
+mod checks;
 #[cfg(feature = "discovery")]
 mod discovery;
 #[cfg(feature = "mesh")]
@@ -8,12 +10,16 @@ mod observe;
 mod saga;
 #[cfg(feature = "scheduler")]
 mod scheduler;
+#[cfg(all(feature = "discovery", feature = "mesh"))]
+mod sources;
 
 use std::fmt;
 use std::sync::Arc;
 
 use orchestra_core::{Clock, TokioClock};
 
+#[cfg(all(feature = "discovery", feature = "mesh"))]
+use crate::checks::Checks;
 use crate::error::Result;
 use crate::running::Orchestra;
 
@@ -27,6 +33,10 @@ pub struct Builder {
     pub(crate) seed: Option<u64>,
     #[cfg(feature = "discovery")]
     pub(crate) discovery: discovery::Parts,
+    #[cfg(all(feature = "discovery", feature = "mesh"))]
+    pub(crate) sources: sources::Parts,
+    #[cfg(all(feature = "discovery", feature = "mesh"))]
+    pub(crate) checks: Checks,
     #[cfg(feature = "scheduler")]
     pub(crate) scheduler: scheduler::Parts,
     #[cfg(feature = "saga")]
@@ -52,6 +62,10 @@ impl Builder {
             seed: None,
             #[cfg(feature = "discovery")]
             discovery: discovery::Parts::default(),
+            #[cfg(all(feature = "discovery", feature = "mesh"))]
+            sources: sources::Parts::default(),
+            #[cfg(all(feature = "discovery", feature = "mesh"))]
+            checks: Checks::default(),
             #[cfg(feature = "scheduler")]
             scheduler: scheduler::Parts::default(),
             #[cfg(feature = "saga")]

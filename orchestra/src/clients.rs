@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestra_core::{Clock, ServiceName};
-use orchestra_discovery::{Follow, Gates, Registry, Resolver, follow, resolver};
+use orchestra_discovery::{
+    Cache, Follow, Gates, HealthCheck, Registry, Resolver, Source, follow, resolver,
+};
 use orchestra_mesh::retry::{self, Condition, RetryOn};
 use orchestra_mesh::{Client, Policy};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use crate::builder::AdjustResolver;
+use crate::checks::Checks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fan::Fan;
 
@@ -23,6 +26,8 @@ pub(crate) const MAX_SERVICES: usize = 4096;
 /// What all clients share.
 pub(crate) struct Plan {
     pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) checks: Checks,
     pub(crate) gates: Arc<dyn Gates>,
     pub(crate) resolver: Option<AdjustResolver>,
     pub(crate) policy: Policy,
@@ -51,6 +56,7 @@ struct Known {
 struct Service {
     resolver: Resolver,
     follow: Follow,
+    check: Option<HealthCheck>,
     client: Client,
     #[cfg(feature = "saga")]
     steps: Client,
@@ -72,6 +78,10 @@ impl Clients {
     #[cfg(feature = "saga")]
     pub(crate) fn for_steps(&self, service: &ServiceName) -> Result<Client> {
         self.with(service, |known| known.steps.clone())
+    }
+
+    pub(crate) fn cache(&self) -> Option<&Cache> {
+        self.0.plan.cache.as_ref()
     }
 
     pub(crate) fn resolver(&self, service: &ServiceName) -> Result<Resolver> {
@@ -113,6 +123,10 @@ impl Clients {
         while let Some(closed) = closing.join_next().await {
             first = first.and(closed.unwrap_or(Ok(())));
         }
+        // Whoever follows it has ended.
+        if let Some(cache) = &self.0.plan.cache {
+            first = first.and(cache.shutdown().await);
+        }
         Ok(first?)
     }
 }
@@ -127,7 +141,11 @@ impl Service {
         if tokio::time::timeout(grace, busy).await.is_err() {
             tracing::warn!(service = %name, "connections were still busy and are dropped");
         }
-        self.follow.shutdown().await
+        let checked = match self.check {
+            Some(check) => check.shutdown().await,
+            None => Ok(()),
+        };
+        self.follow.shutdown().await.and(checked)
     }
 }
 
@@ -164,19 +182,29 @@ impl Plan {
                 .without_attempt_timeout();
             self.client(service, &resolver, policy)?
         };
+        let check = self
+            .checks
+            .start(&resolver, &self.clock, self.seed, &events);
         let mut config = follow::Config::default().listener(events);
         if let Some(seed) = self.seed {
             config = config.seed(seed);
         }
-        let source = Arc::new(Arc::clone(&self.registry));
-        let follow = Follow::start(source, resolver.clone(), config);
+        let follow = Follow::start(self.source(), resolver.clone(), config);
         Ok(Service {
             resolver,
             follow,
+            check,
             client,
             #[cfg(feature = "saga")]
             steps,
         })
+    }
+
+    fn source(&self) -> Arc<dyn Source> {
+        match &self.cache {
+            Some(cache) => Arc::new(cache.clone()),
+            None => Arc::new(Arc::clone(&self.registry)),
+        }
     }
 
     fn client(&self, service: &ServiceName, resolver: &Resolver, policy: Policy) -> Result<Client> {

@@ -22,6 +22,8 @@
 
 mod builder;
 #[cfg(all(feature = "discovery", feature = "mesh"))]
+mod checks;
+#[cfg(all(feature = "discovery", feature = "mesh"))]
 mod clients;
 mod error;
 mod fan;

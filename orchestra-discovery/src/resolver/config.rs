@@ -1,8 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::Listener;
+use orchestra_core::{Labels, Listener};
 
+use super::Resolver;
 use super::log::DecisionLog;
 use super::zoning::Zoning;
 use crate::balance::{Balancer, P2c, TAU};
@@ -186,5 +187,14 @@ impl Config {
     pub fn listener(mut self, listener: Arc<dyn Listener<Event>>) -> Self {
         self.events = Events::new(listener);
         self
+    }
+}
+
+impl Resolver {
+    /// Whether it was made with subsets by exactly the keys of these labels, so that a pick that asks for them
+    /// gets one of them or what the selector's fallback says.
+    pub fn divides_by(&self, asked: &Labels) -> bool {
+        let subsets = self.0.config.subsets.as_ref();
+        subsets.is_some_and(|subsets| subsets.divides_by(asked))
     }
 }

@@ -186,6 +186,23 @@ impl SubsetConfig {
         self
     }
 
+    /// Whether one of its selectors has exactly the keys of these labels.
+    ///
+    /// ```
+    /// use orchestra_core::Labels;
+    /// use orchestra_discovery::subset::{Fallback, SubsetConfig, SubsetSelector};
+    ///
+    /// let config = SubsetConfig::new([SubsetSelector::new(["version"])], Fallback::NoFallback)?;
+    /// let asked = Labels::new().with("version", "2")?;
+    /// assert!(config.divides_by(&asked));
+    /// assert!(!config.divides_by(&asked.with("stage", "prod")?));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn divides_by(&self, asked: &Labels) -> bool {
+        let mut selectors = self.selectors.iter();
+        selectors.any(|selector| super::are_keys_of(&selector.keys, asked))
+    }
+
     /// With room for so many subsets, 10,000 unless told otherwise. The selectors are served in their order
     /// and the members in theirs; those that find no room are counted.
     #[must_use]

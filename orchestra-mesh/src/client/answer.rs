@@ -3,15 +3,22 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use orchestra_core::{Clock, Deadline, Monotonic, Outcome};
 use tokio::time::Sleep;
 
 use crate::error::{Error, Kind};
-use crate::pick::{Pick, PickToken};
+use crate::pick::{Completion, Pick, PickToken};
+use crate::request::outcome;
+use crate::retry::{Advice, Failure};
+
+/// In which an instance reports its load (ORCA).
+const LOAD: &str = "endpoint-load-metrics";
 
 /// Completes a choice exactly once, on whichever path it is dropped.
 #[derive(Debug)]
@@ -21,6 +28,9 @@ pub(super) struct Settle {
     clock: Arc<dyn Clock>,
     /// What is told; nothing is learned unless somebody says so.
     pub(super) outcome: Outcome,
+    result: Option<Result<StatusCode, Failure>>,
+    retry_after: Option<Duration>,
+    load: Option<HeaderValue>,
 }
 
 impl Settle {
@@ -30,6 +40,33 @@ impl Settle {
             token,
             clock: Arc::clone(clock),
             outcome: Outcome::Neutral,
+            result: None,
+            retry_after: None,
+            load: None,
+        }
+    }
+
+    /// The head of an answer is there; the body may still fail.
+    pub(super) fn answered<B>(&mut self, response: &Response<B>) {
+        let (status, headers) = (response.status(), response.headers());
+        self.outcome = outcome::of_response(status, headers);
+        self.result = Some(Ok(outcome::status_of(status, headers)));
+        if matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        ) {
+            self.retry_after = Advice::from_headers(headers).retry_after;
+        }
+        self.reported(headers);
+    }
+
+    pub(super) fn broken(&mut self, failure: Failure) {
+        self.result = Some(Err(failure));
+    }
+
+    fn reported(&mut self, headers: &HeaderMap) {
+        if let Some(load) = headers.get(LOAD) {
+            self.load = Some(load.clone());
         }
     }
 
@@ -40,8 +77,14 @@ impl Settle {
 
 impl Drop for Settle {
     fn drop(&mut self) {
-        let now = self.now();
-        self.pick.complete(self.token, self.outcome, now);
+        let load = self.load.as_ref();
+        let completion = Completion {
+            outcome: self.outcome,
+            result: self.result,
+            retry_after: self.retry_after,
+            load: load.and_then(|value| value.to_str().ok()),
+        };
+        self.pick.complete(self.token, completion, self.now());
     }
 }
 
@@ -73,8 +116,13 @@ impl Answer {
 
     fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if let Some(mut settle) = self.settle.take() {
-            let is_impatience =
-                error.kind() == Kind::DeadlineExceeded && self.patience.is_expired(settle.now());
+            let is_late = error.kind() == Kind::DeadlineExceeded;
+            let is_impatience = is_late && self.patience.is_expired(settle.now());
+            settle.broken(if is_late {
+                Failure::Timeout
+            } else {
+                Failure::Reset
+            });
             settle.outcome = if is_impatience {
                 Outcome::Neutral
             } else {
@@ -111,7 +159,12 @@ impl http_body::Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match Pin::new(&mut self.incoming).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(trailers), Some(settle)) = (frame.trailers_ref(), &mut self.settle) {
+                    settle.reported(trailers);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
             Poll::Ready(Some(Err(error))) => {
                 let reset = Error::new(Kind::Reset, "the connection broke within the response");
                 self.fail(reset.with_source(error))

@@ -172,7 +172,7 @@ impl<'a> Call<'a> {
         report: &mut event::Attempt,
     ) -> Ended {
         let status = response.status();
-        settle.outcome = outcome::of_response(status, response.headers());
+        settle.answered(&response);
         if self.is_hurried && outcome::is_late(status, response.headers()) {
             settle.outcome = Outcome::Neutral;
         }
@@ -201,6 +201,7 @@ impl<'a> Call<'a> {
     fn broken(&self, broken: Broken, mut settle: Settle, report: &mut event::Attempt) -> Ended {
         let Broken { failure, error } = broken;
         report.result = Err(failure);
+        settle.broken(failure);
         let now = settle.now();
         // A caller that spoilt its body or did not wait says nothing about the instance, nor does a goodbye.
         let is_impatience = failure == Failure::Timeout && self.is_hurried;

@@ -46,7 +46,7 @@ fn request<'a>(number: u64) -> PickRequest<'a> {
 /// Picks and completes with success.
 fn turn(pick: &Arc<dyn Pick>, request: &PickRequest<'_>) -> Result<Picked, NoEndpoint> {
     let picked = pick.pick(request)?;
-    pick.complete(picked.token, Outcome::Success, request.now);
+    pick.complete(picked.token, Outcome::Success.into(), request.now);
     Ok(picked)
 }
 
@@ -139,7 +139,7 @@ fn a_neutral_completion_leaves_every_instance_choosable(subject: &Subject) -> Re
     for number in 0..PICKS {
         let request = request(number);
         let picked = pick.pick(&request).map_err(shown)?;
-        pick.complete(picked.token, Outcome::Neutral, request.now);
+        pick.complete(picked.token, Outcome::Neutral.into(), request.now);
     }
     for (number, wanted) in ids.iter().enumerate() {
         let others: Vec<_> = ids.iter().filter(|id| *id != wanted).cloned().collect();
@@ -153,9 +153,9 @@ fn completing_twice_or_a_foreign_token_does_no_harm(subject: &Subject) -> Result
     for number in 0..PICKS {
         let request = request(number);
         let picked = turn(&pick, &request).map_err(shown)?;
-        pick.complete(picked.token, Outcome::Success, request.now);
+        pick.complete(picked.token, Outcome::Success.into(), request.now);
         let foreign = PickToken::from_parts([u64::MAX - number, mix(number), number]);
-        pick.complete(foreign, Outcome::Failure, request.now);
+        pick.complete(foreign, Outcome::Failure.into(), request.now);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a response says about the instance that gave it.
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use orchestra_core::Outcome;
 
 /// From the status, or for gRPC's trailers-only responses from `grpc-status`.
@@ -16,6 +16,20 @@ pub(crate) fn of_response(status: StatusCode, headers: &HeaderMap) -> Outcome {
     headers
         .get("grpc-status")
         .map_or(Outcome::Success, |code| of_grpc(code.as_bytes()))
+}
+
+/// The status, or for gRPC's trailers-only responses the one that their failure corresponds to, as Envoy has it.
+pub(crate) fn status_of(status: StatusCode, headers: &HeaderMap) -> StatusCode {
+    if !status.is_success() {
+        return status;
+    }
+    match headers.get("grpc-status").map(HeaderValue::as_bytes) {
+        Some(b"4") => StatusCode::GATEWAY_TIMEOUT,
+        Some(b"8") => StatusCode::TOO_MANY_REQUESTS,
+        Some(b"13" | b"15") => StatusCode::INTERNAL_SERVER_ERROR,
+        Some(b"14") => StatusCode::SERVICE_UNAVAILABLE,
+        _ => status,
+    }
 }
 
 /// Whether the instance itself says that the time was up.

@@ -8,7 +8,7 @@ use super::{Failure, Policy, Stop};
 /// What the peer says in a response about being asked again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Advice {
-    retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
     is_overloaded: bool,
 }
 

@@ -5,7 +5,7 @@ use orchestra_core::{InstanceId, Monotonic, Outcome};
 use parking_lot::Mutex;
 
 use super::breaker::faults;
-use crate::pick::{NoEndpoint, NoEndpointReason, Pick, PickRequest, PickToken, Picked};
+use crate::pick::{Completion, NoEndpoint, NoEndpointReason, Pick, PickRequest, PickToken, Picked};
 
 faults! { PickFault:
     /// Every seventh choice is an instance that nobody knows.
@@ -67,7 +67,10 @@ impl BrokenPick {
         picked: Picked,
         memory: &mut Memory,
     ) -> Result<Picked, NoEndpoint> {
-        let give_back = |token| self.inner.complete(token, Outcome::Neutral, request.now);
+        let give_back = |token| {
+            self.inner
+                .complete(token, Outcome::Neutral.into(), request.now);
+        };
         match self.fault {
             PickFault::Invents if memory.picks.is_multiple_of(7) => {
                 let id = InstanceId::new("nobody").unwrap_or_else(|_| picked.id.clone());
@@ -132,8 +135,9 @@ impl Pick for BrokenPick {
         Ok(picked)
     }
 
-    fn complete(&self, token: PickToken, outcome: Outcome, now: Monotonic) {
+    fn complete(&self, token: PickToken, completion: Completion<'_>, now: Monotonic) {
         let mut memory = self.memory.lock();
+        let is_neutral = completion.outcome == Outcome::Neutral;
         let known = memory
             .open
             .get_mut(&token.into_parts())
@@ -142,12 +146,12 @@ impl Pick for BrokenPick {
             *open -= 1;
             id.clone()
         }) {
-            Some(id) if outcome == Outcome::Neutral && self.fault == PickFault::HoldsGrudges => {
+            Some(id) if is_neutral && self.fault == PickFault::HoldsGrudges => {
                 memory.grudges.insert(id);
             }
             None if self.fault == PickFault::TakesOffence => memory.is_offended = true,
             _ => {}
         }
-        self.inner.complete(token, outcome, now);
+        self.inner.complete(token, completion, now);
     }
 }

@@ -24,7 +24,7 @@ fn picks_permits_and_budgets_allocate_nothing() -> Checked {
         for number in 0..1000 {
             let now = Monotonic::from_nanos(number * 1_000_000);
             if let Ok(picked) = pick.pick(&PickRequest::new(now, number)) {
-                pick.complete(picked.token, Outcome::Success, now);
+                pick.complete(picked.token, Outcome::Success.into(), now);
             }
             if let Ok(permit) = breaker.try_acquire(now) {
                 breaker.release(permit, Outcome::Failure, now);

@@ -11,7 +11,7 @@ use orchestra_core::{
 };
 use orchestra_mesh::error::Kind;
 use orchestra_mesh::pick::{
-    NoEndpoint, NoEndpointReason, Pick, PickRequest, PickToken, Picked, RoundRobin,
+    Completion, NoEndpoint, NoEndpointReason, Pick, PickRequest, PickToken, Picked, RoundRobin,
 };
 use orchestra_mesh::retry::{Failure, Stop};
 use orchestra_mesh::{Body, Client, Event, Policy, Ratio, breaker, budget, connect, retry};
@@ -22,11 +22,31 @@ use crate::upstream::{
     Act, Checked, GRACE, Upstream, any_port, first, get, post, round_robin, targets, text,
 };
 
+/// A completion that outlives its call.
+#[derive(Debug, Clone, PartialEq)]
+struct Completed {
+    outcome: Outcome,
+    result: Option<Result<StatusCode, Failure>>,
+    retry_after: Option<Duration>,
+    load: Option<String>,
+}
+
+impl Completed {
+    fn new(completion: &Completion<'_>) -> Self {
+        Self {
+            outcome: completion.outcome,
+            result: completion.result,
+            retry_after: completion.retry_after,
+            load: completion.load.map(str::to_owned),
+        }
+    }
+}
+
 /// Remembers every choice and completion of another pick.
 #[derive(Debug)]
 pub(crate) struct Witness {
     inner: RoundRobin,
-    completed: Mutex<Vec<Outcome>>,
+    completed: Mutex<Vec<Completed>>,
     picked: Mutex<usize>,
 }
 
@@ -40,7 +60,12 @@ impl Witness {
     }
 
     pub(crate) fn outcomes(&self) -> Vec<Outcome> {
-        self.completed.lock().clone()
+        let completed = self.completed.lock();
+        completed.iter().map(|it| it.outcome).collect()
+    }
+
+    fn last(&self) -> Option<Completed> {
+        self.completed.lock().last().cloned()
     }
 
     fn in_flight(&self) -> usize {
@@ -55,9 +80,9 @@ impl Pick for Witness {
         Ok(picked)
     }
 
-    fn complete(&self, token: PickToken, outcome: Outcome, now: Monotonic) {
-        self.completed.lock().push(outcome);
-        self.inner.complete(token, outcome, now);
+    fn complete(&self, token: PickToken, completion: Completion<'_>, now: Monotonic) {
+        self.completed.lock().push(Completed::new(&completion));
+        self.inner.complete(token, completion, now);
     }
 }
 
@@ -121,7 +146,7 @@ impl Pick for InOrder {
         untried.next().cloned().ok_or(none)
     }
 
-    fn complete(&self, _: PickToken, _: Outcome, _: Monotonic) {}
+    fn complete(&self, _: PickToken, _: Completion<'_>, _: Monotonic) {}
 }
 
 #[tokio::test]
@@ -459,6 +484,64 @@ async fn an_open_circuit_fails_at_once_and_says_when_to_return() -> Checked {
     assert_eq!(upstream.count(), 2);
     let changes = |event: &&Event| matches!(event, Event::BreakerChanged { .. });
     assert_eq!(events.lock().iter().filter(changes).count(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_completion_says_how_the_call_ended_and_what_the_instance_asked_for() -> Checked {
+    let load = "TEXT cpu_utilization=0.5, rps_fractional=100";
+    let script = [
+        Act::StatusWith(503, "retry-after", "7"),
+        Act::StatusWith(429, "retry-after", "3"),
+        // It says when to ask again, not that it wants to be left alone.
+        Act::StatusWith(302, "retry-after", "9"),
+        Act::StatusWith(200, "endpoint-load-metrics", load),
+        Act::StatusWith(200, "grpc-status", "14"),
+        Act::StatusWith(200, "grpc-status", "8"),
+        Act::StatusWith(200, "grpc-status", "5"),
+        Act::Hang,
+    ];
+    let upstream = Upstream::new("cart", script);
+    let serving = upstream.serve(any_port()).await?;
+    let pick = Witness::new(RoundRobin::new(targets(&[first(&serving)])?));
+    let policy = Policy::default().retry(retry::Policy::never());
+    let client = Client::builder("cart".parse()?, Arc::clone(&pick) as _)
+        .policy(policy.attempt_timeout(Duration::from_millis(200)))
+        .build()?;
+    let ended = |outcome, result| Completed {
+        outcome,
+        result: Some(result),
+        retry_after: None,
+        load: None,
+    };
+    let status = |code| StatusCode::from_u16(code).map_err(crate::upstream::Failure::from);
+    let expected = [
+        Completed {
+            retry_after: Some(Duration::from_secs(7)),
+            ..ended(Outcome::Failure, Ok(status(503)?))
+        },
+        Completed {
+            retry_after: Some(Duration::from_secs(3)),
+            ..ended(Outcome::Overloaded, Ok(status(429)?))
+        },
+        ended(Outcome::Success, Ok(status(302)?)),
+        Completed {
+            load: Some(load.to_owned()),
+            ..ended(Outcome::Success, Ok(status(200)?))
+        },
+        ended(Outcome::Failure, Ok(status(503)?)),
+        ended(Outcome::Overloaded, Ok(status(429)?)),
+        ended(Outcome::Success, Ok(status(200)?)),
+        ended(Outcome::Failure, Err(Failure::Timeout)),
+    ];
+    for expected in expected {
+        drop(client.send(get("/")?).await);
+        assert_eq!(pick.last(), Some(expected));
+    }
+    serving.shutdown(Duration::ZERO).await;
+    drop(client.send(get("/")?).await);
+    let refused = ended(Outcome::Failure, Err(Failure::Connect));
+    assert_eq!(pick.last(), Some(refused));
     Ok(())
 }
 

@@ -30,7 +30,8 @@ impl Builder {
         })
     }
 
-    /// Hears what resolvers do. A registry that is given has a listener of its own.
+    /// Hears what resolvers, health checks and the cache do; the cache tells under its lock, so nobody may
+    /// call it from here. A registry that is given has a listener of its own.
     pub fn on_discovery(mut self, listener: Arc<dyn Listener<Event>>) -> Self {
         self.discovery.events.add(listener);
         self

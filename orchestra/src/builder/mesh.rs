@@ -33,11 +33,14 @@ pub(crate) struct Parts {
 #[cfg(feature = "discovery")]
 impl Builder {
     /// What makes a client of each service that is called.
-    pub(crate) fn clients(&mut self, registry: Arc<dyn Registry>) -> Result<Clients> {
+    pub(crate) fn clients(&mut self, registry: &Arc<dyn Registry>) -> Result<Clients> {
+        let cache = self.open_cache(registry)?;
         let mesh = &mut self.mesh;
         let events = Arc::new(mesh.events.clone());
         Ok(Clients::new(Plan {
-            registry,
+            registry: Arc::clone(registry),
+            cache,
+            checks: std::mem::take(&mut self.checks),
             gates: Arc::new(Breakers::new(mesh.breaker, events)?),
             resolver: mesh.resolver.take(),
             policy: mesh.policy.clone(),

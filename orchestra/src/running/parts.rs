@@ -16,11 +16,17 @@ impl Orchestra {
 impl Orchestra {
     /// A client of a service: a `tower::Service` that finds, balances, breaks and retries.
     ///
-    /// The first client of a service begins to follow it in the registry; until its first snapshot is
-    /// there, calls fail as those of a service without instances. Must be called within the runtime.
+    /// The first client of a service begins to follow it in the registry, or the cache; until its first
+    /// snapshot is there, calls fail as those of a service without instances. Must be called within the runtime.
     /// An error if the name is not valid, the platform is shutting down, or 4,096 services are called.
     pub fn client(&self, service: &str) -> crate::Result<orchestra_mesh::Client> {
         self.inner.clients.client(&name(service)?)
+    }
+
+    /// What clients resolve through, if there are sources beside the registry, or the builder was told of a
+    /// cache; else they ask the registry itself.
+    pub fn cache(&self) -> Option<&orchestra_discovery::Cache> {
+        self.inner.clients.cache()
     }
 
     /// The resolver that the clients of a service share.

@@ -11,7 +11,8 @@ impl Orchestra {
     ///    continues them;
     /// 3. the scheduler stops every instance, each with its own grace, and sees its end;
     /// 4. leases are no longer watched;
-    /// 5. clients close their connections, and resolvers stop following the registry.
+    /// 5. clients close their connections, health checks end, and resolvers stop following the registry; the
+    ///    cache, if there is one, writes what its file lacks.
     ///
     /// `grace` bounds the first and the last two. A saga's call under way ends with its attempt's own limit,
     /// and an instance with its own grace; a runtime that never answers is waited for, so whoever must not

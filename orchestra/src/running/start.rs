@@ -18,7 +18,7 @@ impl Orchestra {
         #[cfg(feature = "discovery")]
         let registry = builder.registry_or_memory();
         #[cfg(all(feature = "discovery", feature = "mesh"))]
-        let clients = builder.clients(Arc::clone(&registry))?;
+        let clients = builder.clients(&registry)?;
         #[cfg(all(feature = "discovery", feature = "mesh", feature = "saga"))]
         for service in builder.saga.services() {
             // Followed from now on, so that the first step finds whom it calls.

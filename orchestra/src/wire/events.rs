@@ -3,6 +3,11 @@
 //! Label values are names from the configuration (services, routes, steps) and words of the crates
 //! themselves; nothing that a request says becomes a label, so the number of series is bounded.
 
+#[cfg(feature = "discovery")]
+mod cache;
+#[cfg(feature = "discovery")]
+mod discovery;
+
 use orchestra_core::Listener;
 use orchestra_observe::{Error, Registry};
 
@@ -168,86 +173,6 @@ mod mesh {
             Outcome::Failure => "failure",
             Outcome::Overloaded => "overloaded",
             _ => "neutral",
-        }
-    }
-}
-
-#[cfg(feature = "discovery")]
-mod discovery {
-    use orchestra_discovery::{Event, RemovalReason};
-    use orchestra_observe::{Counter, Error, Family, Gauge, Registry};
-
-    use super::{Listener, Telemetry};
-
-    #[derive(Debug, Clone)]
-    pub(super) struct Metrics {
-        registrations: Family<Counter, 1>,
-        removals: Family<Counter, 2>,
-        members: Family<Gauge, 1>,
-        failures: Family<Counter, 1>,
-    }
-
-    impl Metrics {
-        pub(super) fn register(metrics: &Registry) -> Result<Self, Error> {
-            Ok(Self {
-                registrations: metrics.counters(
-                    "orchestra_registry_registrations_total",
-                    "Instances that were registered.",
-                    ["service"],
-                )?,
-                removals: metrics.counters(
-                    "orchestra_registry_removals_total",
-                    "Instances that went, by reason.",
-                    ["service", "reason"],
-                )?,
-                members: metrics.gauges(
-                    "orchestra_discovery_members",
-                    "Instances that a resolver knows.",
-                    ["service"],
-                )?,
-                failures: metrics.counters(
-                    "orchestra_discovery_source_failures_total",
-                    "Times that a source did not answer.",
-                    ["service"],
-                )?,
-            })
-        }
-    }
-
-    impl Listener<Event> for Telemetry {
-        fn on_event(&self, event: &Event) {
-            let metrics = &self.discovery;
-            match event {
-                Event::Registered(instance) => {
-                    metrics
-                        .registrations
-                        .with([instance.service.as_str()])
-                        .inc();
-                }
-                Event::Removed(removal) => {
-                    let reason = match removal.reason {
-                        RemovalReason::Deregistered => "deregistered",
-                        RemovalReason::Expired => "expired",
-                        _ => "replaced",
-                    };
-                    metrics
-                        .removals
-                        .with([removal.service.as_str(), reason])
-                        .inc();
-                }
-                Event::MembersChanged {
-                    service, members, ..
-                } => {
-                    metrics
-                        .members
-                        .with([service.as_str()])
-                        .set(*members as f64);
-                }
-                Event::SourceFailed { service, .. } => {
-                    metrics.failures.with([service.as_str()]).inc();
-                }
-                _ => {}
-            }
         }
     }
 }

@@ -6,16 +6,12 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use orchestra::core::Backoff;
 use orchestra::discovery::{Balancer, Candidates, PickContext};
 use orchestra::mesh::error::Kind;
-use orchestra::mesh::{Body, Policy, breaker, retry};
+use orchestra::mesh::{Body, breaker};
 use orchestra::observe::{Format, Value};
 use orchestra::{ErrorKind, Orchestra};
 use tower::{Service as _, ServiceExt as _};
 
-use crate::support::{get, known, register, server, status};
-
-fn no_retries() -> Policy {
-    Policy::default().retry(retry::Policy::never())
-}
+use crate::support::{get, known, no_retries, register, server, status};
 
 #[tokio::test]
 async fn a_client_finds_what_is_registered_and_forgets_what_is_not() {

@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod calling;
+mod checking;
+mod completing;
 mod fencing;
 mod sagas;
 mod shutting_down;
+mod sources;
+mod subsets;
 mod support;

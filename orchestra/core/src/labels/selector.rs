@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -165,6 +165,33 @@ impl Selector {
     /// The requirements in the order of their keys.
     pub fn requirements(&self) -> &[Requirement] {
         &self.0
+    }
+
+    /// The labels that it asks for, if a value for each of some keys is all that it asks for.
+    ///
+    /// ```
+    /// use orchestra_core::{Labels, Selector};
+    ///
+    /// let asked: Selector = "version=2,stage=prod".parse()?;
+    /// let labels: Labels = [("stage", "prod"), ("version", "2")].try_into()?;
+    /// assert_eq!(asked.to_labels(), Some(labels));
+    /// for more in ["version", "version!=2", "version in (1,2)", "version=1,version=2"] {
+    ///     assert_eq!(more.parse::<Selector>()?.to_labels(), None);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn to_labels(&self) -> Option<Labels> {
+        let mut pairs = BTreeMap::new();
+        for Requirement { key, operator } in &self.0 {
+            let Operator::In(values) = operator else {
+                return None;
+            };
+            let value = values.first().filter(|_| values.len() == 1)?;
+            if pairs.insert(Arc::clone(key), Arc::clone(value)).is_some() {
+                return None;
+            }
+        }
+        Some(Labels(Arc::new(pairs)))
     }
 }
 
