@@ -45,9 +45,6 @@ async fn main() -> anyhow::Result<()> {
         .resolver(|_, config| config.balancer(Arc::new(RoundRobin::default())))
         .breaker(breaker)
         .policy(policy)
-        // The default balancer turns away from an instance after its first failure; in turns, the breaker
-        // alone decides.
-        .resolver(|_, config| config.balancer(Arc::new(RoundRobin::default())))
         .build()
         .await?;
 

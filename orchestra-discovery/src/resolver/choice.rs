@@ -97,6 +97,27 @@ impl<'a> PickContext<'a> {
 }
 
 /// An admitted call as plain values: whoever holds the token settles it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_core::{Monotonic, Outcome};
+/// use orchestra_discovery::{Incarnation, Instance, PickContext, Resolver, Revision, Scope, Snapshot, Token};
+/// use orchestra_discovery::resolver::Config;
+///
+/// let resolver = Resolver::new("payments".parse()?, Config::default());
+/// let one = Instance::new(
+///     "payments".parse()?, "payments-1".parse()?, Incarnation::new(1), "10.0.0.7:80".parse()?,
+/// );
+/// resolver.apply(&Snapshot::new(Scope::All, Revision::new(1), vec![Arc::new(one)]));
+///
+/// let choice = resolver.choose(&PickContext::new(Monotonic::ZERO, 42))?;
+/// // The words may go wherever the call goes, and come back from there.
+/// let words = choice.token.to_words();
+/// assert_eq!(resolver.in_flight(&choice.instance.id), Some(1));
+/// resolver.settle(Token::from_words(words), Outcome::Success, Monotonic::from_nanos(5_000_000));
+/// assert_eq!(resolver.in_flight(&choice.instance.id), Some(0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Choice {
     /// Whom to call.
@@ -110,6 +131,26 @@ pub struct Choice {
 ///
 /// It holds the resolver that is to hear of it: a borrowed one ([`Resolver::pick`]) or a handle of its own
 /// ([`Resolver::pick_owned`]).
+///
+/// ```
+/// use std::sync::Arc;
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::{Incarnation, InFlight, Instance, PickContext, Resolver, Revision, Scope, Snapshot};
+/// use orchestra_discovery::resolver::Config;
+///
+/// let resolver = Resolver::new("payments".parse()?, Config::default());
+/// let one = Instance::new(
+///     "payments".parse()?, "payments-1".parse()?, Incarnation::new(1), "10.0.0.7:80".parse()?,
+/// );
+/// resolver.apply(&Snapshot::new(Scope::All, Revision::new(1), vec![Arc::new(one)]));
+///
+/// let call: InFlight = resolver.pick_owned(&PickContext::new(Monotonic::ZERO, 42))?;
+/// let id = call.instance().id.clone();
+/// assert_eq!(resolver.in_flight(&id), Some(1));
+/// drop(call); // the caller was cancelled
+/// assert_eq!(resolver.in_flight(&id), Some(0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it ends the call as neutral"]
 pub struct InFlight<R: Borrow<Resolver> = Resolver> {
     resolver: R,
@@ -164,6 +205,20 @@ impl<R: Borrow<Resolver>> fmt::Debug for InFlight<R> {
 }
 
 /// Why there is nobody to call. Each member counts under one reason.
+///
+/// ```
+/// use orchestra_core::Monotonic;
+/// use orchestra_discovery::{PickContext, Resolver};
+/// use orchestra_discovery::resolver::Config;
+///
+/// let resolver = Resolver::new("payments".parse()?, Config::default());
+/// let Err(none) = resolver.pick(&PickContext::new(Monotonic::ZERO, 42)) else {
+///     return Err("somebody was there".into());
+/// };
+/// assert_eq!(none.registered, 0);
+/// assert_eq!(none.to_string(), "no instance of service payments takes the call: 0 registered");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NoCandidate {
