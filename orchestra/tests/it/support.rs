@@ -57,7 +57,10 @@ pub(crate) async fn register(
 /// Waits until the clients of a service know this many instances.
 pub(crate) async fn known(orchestra: &Orchestra, service: &str, count: usize) {
     let resolver = orchestra.resolver(service).unwrap();
+    let mut looks = 0;
     while resolver.members().len() != count {
+        looks += 1;
+        assert!(looks < 20_000, "not {count}: {:?}", resolver.members());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
