@@ -45,7 +45,7 @@ use self::writer::{Membership, Writer};
 use crate::event::Event;
 use crate::health::Health;
 use crate::instance::{Incarnation, Instance};
-use crate::outlier::{Detector, Effect, Report, Trigger};
+use crate::outlier::{Detector, Effect, Report, Step, Trigger};
 use crate::slab::{Follow, Slab};
 use crate::source::{Change, Revision, Snapshot};
 
@@ -97,10 +97,25 @@ const REPORTS: [Report; 6] = [
     Report::TimedOut,
 ];
 
+/// A call is settled by one report, and one that was answered was connected before: it counts as both.
+fn connected_too(mut answered: Effect, connected: Effect) -> Effect {
+    answered.local_origin = answered.local_origin.or(connected.local_origin);
+    if answered.local_streak == Step::Keep {
+        answered.local_streak = connected.local_streak;
+    }
+    answered
+}
+
 impl Effects {
     fn new(detector: &Detector) -> Self {
         if detector.is_counting() {
-            Self(REPORTS.map(|report| detector.effect(report)))
+            let connected = detector.effect(Report::Connected);
+            Self(REPORTS.map(|report| match report {
+                Report::Error | Report::Gateway => {
+                    connected_too(detector.effect(report), connected)
+                }
+                _ => detector.effect(report),
+            }))
         } else {
             Self([Effect::NOTHING; 6])
         }

@@ -467,6 +467,34 @@ fn an_ejected_member_comes_back_by_time_in_envoys_way() {
     assert!(holds(41_000));
 }
 
+/// Envoy hears of the connection and of the answer; here one report tells of both.
+#[test]
+fn an_answer_ends_a_streak_of_failures_to_connect_whatever_it_says() {
+    let mut envoy = outlier::envoy::Config::default();
+    envoy.split_local_origin = true;
+    envoy.max_ejection = outlier::Percent::new(50);
+    let config = Config::default().outliers(outlier::Config::Envoy(envoy));
+    for (answer, is_out) in [
+        (None, true),
+        (Some(Report::Error), false),
+        (Some(Report::Gateway), false),
+    ] {
+        let resolver = nervous(config.clone(), members(4));
+        let one = id("p-002");
+        let settle = |report| {
+            let choice = resolver.choose(&draw(1).sticky(&one)).unwrap();
+            let failure = Completion::from(Outcome::Failure).report(report);
+            resolver.settle(choice.token, failure, at(1));
+        };
+        (0..4).for_each(|_| settle(Report::ConnectFailed));
+        answer.into_iter().for_each(settle);
+        settle(Report::ConnectFailed);
+        let shares = shares(&resolver, 400, at(2));
+        let choice = resolver.choose(&draw(1).sticky(&one)).unwrap();
+        assert_eq!(choice.instance.id != one, is_out, "{answer:?}: {shares:?}");
+    }
+}
+
 #[test]
 fn a_passed_check_ends_an_ejection_in_envoys_way() {
     let mut envoy = outlier::envoy::Config::default();
