@@ -38,6 +38,7 @@ impl Caller {
     }
 
     /// Picks, holds the guard for no time, and settles.
+    #[inline]
     pub fn call(&mut self) {
         let context = PickContext::new(self.now, self.rng.u64(..));
         let call = self.resolver.pick(&context).expect("all are ready");

@@ -78,6 +78,7 @@ pub fn balance(services: u32) -> (Balancer, Changes) {
     (Balance::new(discover), changes)
 }
 
+#[inline]
 pub fn call(balance: &mut Balancer) {
     become_ready(balance);
     let context = &mut Context::from_waker(Waker::noop());
@@ -88,6 +89,7 @@ pub fn call(balance: &mut Balancer) {
     );
 }
 
+#[inline]
 pub fn become_ready(balance: &mut Balancer) {
     let context = &mut Context::from_waker(Waker::noop());
     let ready = balance.poll_ready(context);
