@@ -85,7 +85,8 @@ impl Familiar {
 /// Laws:
 /// 1. The answer is the index of an open candidate, or `None` if there is no open one.
 /// 2. It depends on nothing but the candidates, the context, what was prepared and the balancer's own state.
-/// 3. `choose` does not block, allocate or panic.
+/// 3. `choose` does not allocate or panic, and waits for nothing but other calls of `choose`: those that keep an
+///    order of turns ([`SmoothRoundRobin`], [`LeastRequest`] by unequal weights) take a lock for as long.
 ///
 /// ```
 /// use orchestra_discovery::{Balancer, Candidates, PickContext};
