@@ -28,16 +28,19 @@ impl Monotonic {
     pub const MAX: Self = Self(u64::MAX);
 
     /// The moment this many nanoseconds after [`Monotonic::ZERO`].
+    #[inline]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
     /// Nanoseconds after [`Monotonic::ZERO`].
+    #[inline]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
     /// The time from `earlier` to this moment; zero if `earlier` is later.
+    #[inline]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -47,13 +50,16 @@ impl std::ops::Add<Duration> for Monotonic {
     type Output = Self;
 
     /// Saturates at [`Monotonic::MAX`].
+    #[inline]
     fn add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(saturating_nanos(duration)))
     }
 }
 
+#[inline]
 fn saturating_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(duration.subsec_nanos().into())
 }
 
 /// Nanoseconds since 1970-01-01 UTC, without leap seconds.
@@ -207,6 +213,7 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
+    #[inline]
     fn now(&self) -> Monotonic {
         Monotonic::ZERO + self.origin.elapsed()
     }
