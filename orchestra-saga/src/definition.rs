@@ -16,17 +16,17 @@ pub use builder::Builder;
 pub use handle::{Edges, Handle, Inputs};
 pub use step::StepBuilder;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use orchestra_core::{Backoff, ServiceName};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StepName;
+use crate::payload::Payload;
 use crate::retry::Effort;
 use crate::step::{Step, StepCall};
 
@@ -83,6 +83,8 @@ pub struct Definition {
     pub(crate) version: Arc<str>,
     pub(crate) hash: Arc<str>,
     pub(crate) steps: Vec<Spec>,
+    pub(crate) numbers: HashMap<StepName, u32>,
+    pub(crate) pivot: Option<u32>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) unwind: Unwind,
     pub(crate) parking: Backoff,
@@ -90,7 +92,7 @@ pub struct Definition {
 }
 
 /// Says why a value is not the input that a handle promised.
-pub(crate) type InputCheck = fn(&Value) -> Result<(), serde_json::Error>;
+pub(crate) type InputCheck = fn(&Payload) -> Result<(), serde_json::Error>;
 
 /// One step of a definition.
 #[derive(Debug, Clone)]
@@ -98,8 +100,8 @@ pub(crate) struct Spec {
     pub(crate) name: StepName,
     pub(crate) kind: Kind,
     pub(crate) shape: Shape,
-    pub(crate) parents: Vec<usize>,
-    pub(crate) children: Vec<usize>,
+    pub(crate) parents: Vec<u32>,
+    pub(crate) children: Vec<u32>,
     pub(crate) action: Body,
     pub(crate) compensation: Option<Body>,
     pub(crate) effort: Effort,
@@ -117,7 +119,7 @@ pub(crate) enum Body {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Input,
-    Step(usize),
+    Step(u32),
 }
 
 /// How the sources make up the input of a step.
@@ -140,7 +142,7 @@ impl Shape {
 
 impl Definition {
     /// The most steps of a definition.
-    pub const MAX_STEPS: usize = 1024;
+    pub const MAX_STEPS: usize = 10_000;
 
     /// Begins a definition; a change of its graph is a new version.
     pub fn builder(id: impl AsRef<str>, version: impl AsRef<str>) -> Builder {
@@ -182,7 +184,7 @@ impl Definition {
     }
 
     /// Whether `input` has the type that the handles of [`Builder::input`] promise.
-    pub fn check_input(&self, input: &Value) -> Result<()> {
+    pub fn check_input(&self, input: &Payload) -> Result<()> {
         for check in &self.inputs {
             check(input).map_err(|source| {
                 let message = format!(
@@ -203,8 +205,14 @@ impl Definition {
             .any(|step| request(&step.action) || step.compensation.as_ref().is_some_and(request))
     }
 
-    pub(crate) fn index_of(&self, step: &StepName) -> Option<usize> {
-        self.steps.iter().position(|spec| spec.name == *step)
+    pub(crate) fn index_of(&self, step: &StepName) -> Option<u32> {
+        self.numbers.get(step).copied()
+    }
+
+    /// The step of a number that this definition gave out.
+    #[expect(clippy::indexing_slicing, reason = "numbers are made with the steps")]
+    pub(crate) fn spec(&self, step: u32) -> &Spec {
+        &self.steps[step as usize]
     }
 }
 

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use orchestra_core::{IdempotencyKey, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
-
 use crate::id::{Epoch, StepName, Version};
+use crate::payload::Payload;
 use crate::step::{Applied, Operation};
 
 /// An event and its place in the log.
@@ -68,7 +67,7 @@ pub enum Cause {
 
 /// One thing that happened to a saga.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
     /// The saga exists. Always the first event.
@@ -80,7 +79,7 @@ pub enum Event {
         /// The definition's content hash.
         hash: Arc<str>,
         /// The input.
-        input: Arc<Value>,
+        input: Payload,
         /// When it is given up, unless it is past its point of no return.
         deadline: Option<Timestamp>,
         /// The caller's `traceparent`.
@@ -101,7 +100,7 @@ pub enum Event {
             skip_serializing_if = "Option::is_none",
             deserialize_with = "present"
         )]
-        input: Option<Arc<Value>>,
+        input: Option<Payload>,
         /// When the attempt is given up.
         deadline: Timestamp,
         /// When the step is given up.
@@ -114,7 +113,7 @@ pub enum Event {
         /// The attempt that was answered.
         attempt: u32,
         /// What it returned.
-        output: Arc<Value>,
+        output: Payload,
     },
     /// The attempt had no effect.
     StepFailed {
@@ -245,6 +244,6 @@ impl Event {
 /// Reads a member that is there as `Some`, also when it is `null`: an input may well be that.
 pub(crate) fn present<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<Option<Arc<Value>>, D::Error> {
-    Arc::deserialize(deserializer).map(Some)
+) -> Result<Option<Payload>, D::Error> {
+    Payload::deserialize(deserializer).map(Some)
 }

@@ -12,6 +12,7 @@ pub mod executor;
 pub mod id;
 pub mod machine;
 mod recovery;
+mod payload;
 pub mod retry;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
@@ -27,6 +28,7 @@ pub use event::{Cause, Event, Recorded};
 pub use executor::{Executor, Notice, Start};
 pub use id::{Epoch, InvalidId, Partition, SagaId, StepName, Version};
 pub use machine::Machine;
+pub use payload::Payload;
 pub use retry::Retry;
 pub use status::{SagaView, Status, StepStatus, StepView};
 pub use step::{

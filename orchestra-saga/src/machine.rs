@@ -1,10 +1,12 @@
 //! The decisions of a saga, without clock, store or network.
 //!
-//! [`State`] is the fold of the log. [`Machine::plan`] answers an [`Input`] with the events to append as
-//! one batch: what the input settles, and every intent that has become possible by it, so the result of
-//! one step and the intent of the next are durable together. After the append the same events are
-//! folded by [`Machine::apply`], and each `…_scheduled` event among them is a call to make
-//! ([`Machine::call`]).
+//! [`State`] is the fold of the log. [`Machine::advance`] answers an [`Input`] with the events to append
+//! as one batch, and folds them: what the input settles, and every intent that has become possible by it,
+//! so the result of one step and the intent of the next are durable together. Once they are, each
+//! `…_scheduled` event among them is a call to make ([`Machine::call`]). A machine whose events could not
+//! be appended is ahead of its log and is thrown away; another one folds the log with [`Machine::apply`].
+//!
+//! A decision costs the steps that can move at the time, not the length of the graph.
 //!
 //! Moments are wall-clock [`Timestamp`]s because deadlines outlive the process; a driver makes them from
 //! one reading of the wall clock and a monotonic clock, so a step of the former moves no running
@@ -17,10 +19,12 @@
 
 mod decide;
 mod fold;
+mod front;
 mod settle;
 mod state;
 mod unwind;
 
+use front::Front;
 pub use state::{Phase, State};
 pub(crate) use state::{Progress, Stage, StepState};
 
@@ -32,6 +36,7 @@ use crate::definition::Definition;
 use crate::error::Result;
 use crate::event::{Event, Recorded};
 use crate::id::{Epoch, SagaId, StepName, Version};
+use crate::payload::Payload;
 use crate::step::{Applied, Call, Operation, StepOutcome};
 
 /// What the machine is told.
@@ -64,7 +69,8 @@ pub enum Input {
 
 /// The state of one saga and the rules that move it.
 ///
-/// Laws: 1. `plan` changes nothing; 2. folding the same log gives the same state, whoever wrote it;
+/// Laws: 1. `advance` leaves the state that folding its events gives; 2. folding the same log gives the same
+/// state, whoever wrote it;
 /// 3. every attempt follows its intent, attempts of one operation follow each other; 4. no compensation
 /// precedes one that depends on it, and no action follows its compensation; 5. a saga ends completed,
 /// or compensated, or stays parked with a time to try again: it never stops silently.
@@ -77,16 +83,21 @@ pub enum Input {
 /// let mut d = Definition::builder("one", "1");
 /// let input = d.input::<u32>();
 /// d.step("double", input, |_: Call, n: u32| async move { Ok(n * 2) }).read_only();
-/// let mut machine = Machine::new(d.build()?.into(), SagaId::from_bytes([7; 16]));
+/// let definition = std::sync::Arc::new(d.build()?);
+/// let saga = SagaId::from_bytes([7; 16]);
+/// let mut machine = Machine::new(definition.clone(), saga);
 ///
 /// let now = Timestamp::UNIX_EPOCH;
-/// let events = machine.start(serde_json::json!(21), None, now);
+/// let events = machine.start(serde_json::json!(21).into(), None, now);
 /// let names: Vec<_> = events.iter().map(Event::name).collect();
 /// assert_eq!(names, ["saga_started", "step_scheduled"]);
+/// assert_eq!(machine.advance(&Input::Wake, now, 0), []);
+///
+/// let mut recovered = Machine::new(definition, saga);
 /// for (number, event) in (1..).zip(events) {
-///     machine.apply(&Recorded::new(Version(number), Epoch(1), now, event))?;
+///     recovered.apply(&Recorded::new(Version(number), Epoch(1), now, event))?;
 /// }
-/// assert_eq!(machine.plan(&Input::Wake, now, 0), []);
+/// assert_eq!(recovered, machine);
 /// # Ok::<(), orchestra_saga::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -99,7 +110,8 @@ pub struct Machine {
 impl Machine {
     /// A saga whose log is empty.
     pub fn new(definition: Arc<Definition>, saga: SagaId) -> Self {
-        let state = State::new(definition.steps.len());
+        let mut state = State::new(definition.steps.len());
+        state.front = Front::of(&definition, &state);
         Self {
             definition,
             saga,
@@ -108,7 +120,8 @@ impl Machine {
     }
 
     /// A saga whose log was folded up to a snapshot.
-    pub(crate) fn resume(definition: Arc<Definition>, saga: SagaId, state: State) -> Self {
+    pub(crate) fn resume(definition: Arc<Definition>, saga: SagaId, mut state: State) -> Self {
+        state.front = Front::of(&definition, &state);
         Self {
             definition,
             saga,
@@ -133,8 +146,8 @@ impl Machine {
 
     /// The first batch: the start and the first intents.
     pub fn start(
-        &self,
-        input: serde_json::Value,
+        &mut self,
+        input: Payload,
         trace: Option<&TraceContext>,
         now: Timestamp,
     ) -> Vec<Event> {
@@ -142,46 +155,51 @@ impl Machine {
             definition: Arc::clone(&self.definition.id),
             version: Arc::clone(&self.definition.version),
             hash: Arc::clone(&self.definition.hash),
-            input: Arc::new(input),
+            input,
             deadline: self.definition.timeout.map(|limit| now + limit),
             trace: trace.map(|trace| Arc::from(trace.to_string())),
         };
-        self.follow(vec![started], now)
+        let mut events = Vec::new();
+        self.fold(vec![started], now, &mut events);
+        self.follow(now, &mut events);
+        events
     }
 
-    /// The events that answer `input` at `now`, to be appended as one batch; none if nothing changes.
+    /// Answers `input` at `now`: the events to append as one batch, which are folded already; none if
+    /// nothing changes.
     ///
     /// `draw` is uniform over `u64` and shortens delays. A report of an attempt that is not in flight
     /// changes nothing.
-    pub fn plan(&self, input: &Input, now: Timestamp, draw: u64) -> Vec<Event> {
-        self.follow(self.settle(input, now, draw), now)
+    pub fn advance(&mut self, input: &Input, now: Timestamp, draw: u64) -> Vec<Event> {
+        let mut events = self.settle(input, now, draw);
+        self.follow(now, &mut events);
+        events
     }
 
-    /// The events that answer `input` alone, without new intents: for an executor that shuts down.
-    pub fn settle(&self, input: &Input, now: Timestamp, draw: u64) -> Vec<Event> {
-        settle::settle(&self.definition, &self.state, input, now, draw)
+    /// As [`Machine::advance`] without new intents: for an executor that shuts down.
+    pub fn settle(&mut self, input: &Input, now: Timestamp, draw: u64) -> Vec<Event> {
+        let settled = settle::settle(&self.definition, &self.state, input, now, draw);
+        let mut events = Vec::with_capacity(settled.len() + 1);
+        self.fold(settled, now, &mut events);
+        events
     }
 
-    /// Adds what `events` make possible.
-    fn follow(&self, mut events: Vec<Event>, now: Timestamp) -> Vec<Event> {
-        let mut state = self.state.clone();
-        for event in &events {
-            // What was decided by this state folds into it.
-            if state.fold(&self.definition, now, event).is_err() {
-                return Vec::new();
-            }
-        }
+    /// Adds what has become possible.
+    pub(crate) fn follow(&mut self, now: Timestamp, events: &mut Vec<Event>) {
         loop {
-            let more = decide::decide(&self.definition, self.saga, &state, now);
+            let more = decide::decide(&self.definition, self.saga, &self.state, now);
             if more.is_empty() {
-                return events;
+                return;
             }
-            for event in more {
-                if state.fold(&self.definition, now, &event).is_err() {
-                    return events;
-                }
-                events.push(event);
-            }
+            self.fold(more, now, events);
+        }
+    }
+
+    fn fold(&mut self, decided: Vec<Event>, now: Timestamp, events: &mut Vec<Event>) {
+        for event in decided {
+            let folded = self.state.fold(&self.definition, now, &event);
+            debug_assert!(folded.is_ok(), "what this state decides folds into it: {folded:?}");
+            events.push(event);
         }
     }
 
@@ -212,7 +230,7 @@ impl Machine {
             _ => return None,
         };
         let step = event.step()?;
-        let state = self.state.steps.get(self.definition.index_of(step)?)?;
+        let state = self.state.step(self.definition.index_of(step)?);
         let output = match op {
             Operation::Action => None,
             Operation::Compensation => state.output.clone(),
@@ -243,8 +261,17 @@ impl Machine {
         decide::wake(&self.definition, &self.state)
     }
 
-    /// The number of events.
+    /// The number of events, those included that are still to be appended.
     pub fn version(&self) -> Version {
         self.state.version
+    }
+}
+
+/// By saga, definition and state.
+impl PartialEq for Machine {
+    fn eq(&self, other: &Self) -> bool {
+        self.saga == other.saga
+            && self.definition.hash == other.definition.hash
+            && self.state == other.state
     }
 }

@@ -114,10 +114,10 @@ impl<S: SagaStore> Saboteur<S> {
     async fn after_refusal(&self, claim: Claim, mut append: Append) -> Result<Option<Version>> {
         append.expected = self.version(append.saga).await?;
         match self.fault {
-            Fault::IgnoresTheVersion => self.store.append(claim, append).await.map(Some),
+            Fault::IgnoresTheVersion => self.store.append(claim, &append).await.map(Some),
             Fault::LeavesHalf if append.expected > Version(0) => {
                 append.events.truncate(1);
-                self.store.append(claim, append).await?;
+                self.store.append(claim, &append).await?;
                 Ok(None)
             }
             _ => Ok(None),
@@ -137,7 +137,8 @@ impl<S: SagaStore> SagaStore for Saboteur<S> {
         Ok(claim)
     }
 
-    async fn append(&self, claim: Claim, mut append: Append) -> Result<Version> {
+    async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {
+        let mut append = append.clone();
         let mut claim = claim;
         match self.fault {
             Fault::IgnoresTheEpoch => claim = self.latest(claim.partition).unwrap_or(claim),
@@ -146,14 +147,14 @@ impl<S: SagaStore> SagaStore for Saboteur<S> {
             _ => {}
         }
         self.sagas.lock().push(append.saga);
-        match self.store.append(claim, append.clone()).await {
+        match self.store.append(claim, &append).await {
             Err(error) if error.kind() == ErrorKind::StaleVersion => {
                 let written = self.after_refusal(claim, append).await?;
                 written.ok_or(error)
             }
             Err(error) if error.kind() == ErrorKind::ForeignPartition => {
                 match self.elsewhere(claim.partition) {
-                    Some(owner) => self.store.append(owner, append).await,
+                    Some(owner) => self.store.append(owner, &append).await,
                     None => Err(error),
                 }
             }

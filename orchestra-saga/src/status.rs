@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use orchestra_core::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::definition::Definition;
 use crate::event::Cause;
 use crate::id::{SagaId, StepName, Version};
+use crate::payload::Payload;
 use crate::machine::{Machine, Phase, Progress, Stage, State, StepState};
 use crate::step::Operation;
 
@@ -112,7 +112,7 @@ pub struct SagaView {
     /// The number of its events.
     pub version: Version,
     /// Its input.
-    pub input: Arc<Value>,
+    pub input: Payload,
     /// When it was started.
     pub started: Timestamp,
     /// The time of its last event.
@@ -138,7 +138,7 @@ pub struct StepView {
     pub compensation_attempts: u32,
     /// What it returned.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub output: Option<Arc<Value>>,
+    pub output: Option<Payload>,
     /// What it said when it last failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -159,9 +159,9 @@ pub struct ParkedUntil {
 
 impl SagaView {
     /// The output of a step.
-    pub fn output(&self, step: &str) -> Option<&Value> {
+    pub fn output(&self, step: &str) -> Option<&Payload> {
         let step = self.steps.iter().find(|view| view.name.as_str() == step)?;
-        step.output.as_deref()
+        step.output.as_ref()
     }
 
     pub(crate) fn of(machine: &Machine) -> Self {
@@ -174,7 +174,7 @@ impl SagaView {
             definition_version: Arc::clone(&definition.version),
             status: Status::of(state),
             version: state.version,
-            input: Arc::clone(&state.input),
+            input: state.input.clone(),
             started: state.started,
             updated: state.updated,
             cause: state.cause.clone(),

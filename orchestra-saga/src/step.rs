@@ -18,14 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value;
+
+use crate::payload::Payload;
 
 /// What became of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StepOutcome {
     /// It took effect, once, and this is what it returned.
-    Done(Value),
+    Done(Payload),
     /// It had no effect and never will: a refusal by the rules of the participant.
     Rejected(String),
     /// It had no effect, and may have one later.
@@ -124,7 +125,7 @@ impl From<Failure> for StepOutcome {
 ///
 /// ```
 /// use async_trait::async_trait;
-/// use orchestra_saga::{Call, Step, StepOutcome};
+/// use orchestra_saga::{Call, Payload, Step, StepOutcome};
 ///
 /// #[derive(Debug)]
 /// struct Reserve;
@@ -132,11 +133,11 @@ impl From<Failure> for StepOutcome {
 /// #[async_trait]
 /// impl Step for Reserve {
 ///     async fn act(&self, call: &Call) -> StepOutcome {
-///         StepOutcome::Done(call.input["item"].clone())
+///         StepOutcome::Done(call.input.value()["item"].clone().into())
 ///     }
 ///
 ///     async fn compensate(&self, _call: &Call) -> StepOutcome {
-///         StepOutcome::Done(serde_json::Value::Null)
+///         StepOutcome::Done(Payload::default())
 ///     }
 /// }
 /// ```

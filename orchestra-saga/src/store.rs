@@ -279,7 +279,7 @@ pub trait SagaStore: fmt::Debug + Send + Sync {
     async fn claim(&self, partition: Partition, owner: &str) -> Result<Claim>;
 
     /// Appends a batch and returns the version after it.
-    async fn append(&self, claim: Claim, append: Append) -> Result<Version>;
+    async fn append(&self, claim: Claim, append: &Append) -> Result<Version>;
 
     /// The events after that version.
     async fn load(&self, saga: SagaId, after: Version) -> Result<Vec<Recorded>>;
@@ -313,7 +313,7 @@ macro_rules! forward {
                 (**self).claim(partition, owner).await
             }
 
-            async fn append(&self, claim: Claim, append: Append) -> Result<Version> {
+            async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {
                 (**self).append(claim, append).await
             }
 

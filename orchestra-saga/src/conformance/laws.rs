@@ -29,7 +29,7 @@ fn started() -> Event {
         definition: Arc::from("conformance"),
         version: Arc::from("1"),
         hash: Arc::from("none"),
-        input: Arc::new(json!({ "text": "\u{fc}\u{0}'\"" })),
+        input: json!({ "text": "\u{fc}\u{0}'\"" }).into(),
         deadline: Some(at(9)),
         trace: None,
     }
@@ -75,8 +75,8 @@ pub(super) async fn appended_events_are_loaded_in_order(store: Store) -> Checked
     let mut wanted: Vec<_> = first.recorded(claim.epoch).collect();
     wanted.extend(second.recorded(claim.epoch));
     let versions = [
-        store.append(claim, first).await?,
-        store.append(claim, second).await?,
+        store.append(claim, &first).await?,
+        store.append(claim, &second).await?,
     ];
     expect(versions == [Version(2), Version(5)], || {
         format!("versions {versions:?}")
@@ -94,11 +94,9 @@ pub(super) async fn appended_events_are_loaded_in_order(store: Store) -> Checked
 
 pub(super) async fn a_stale_version_is_refused(store: Store) -> Checked {
     let (claim, saga, other) = (claim(&store).await?, saga(1), saga(2));
-    store.append(claim, start(other)).await?;
-    let (left, right) = tokio::join!(
-        store.append(claim, more(other, 1, &["left"])),
-        store.append(claim, more(other, 1, &["right"])),
-    );
+    store.append(claim, &start(other)).await?;
+    let (one, two) = (more(other, 1, &["left"]), more(other, 1, &["right"]));
+    let (left, right) = tokio::join!(store.append(claim, &one), store.append(claim, &two));
     let winners = [&left, &right]
         .into_iter()
         .filter(|answer| answer.is_ok())
@@ -106,15 +104,15 @@ pub(super) async fn a_stale_version_is_refused(store: Store) -> Checked {
     expect(winners == 1, || {
         format!("{left:?} and {right:?} for one version")
     })?;
-    let unborn = store.append(claim, more(saga, 1, &["a"])).await;
+    let unborn = store.append(claim, &more(saga, 1, &["a"])).await;
     refused(
         &unborn,
         ErrorKind::StaleVersion,
         "version 1 of a saga without events",
     )?;
-    store.append(claim, start(saga)).await?;
+    store.append(claim, &start(saga)).await?;
     for wrong in [0, 9] {
-        let answer = store.append(claim, more(saga, wrong, &["a"])).await;
+        let answer = store.append(claim, &more(saga, wrong, &["a"])).await;
         refused(&answer, ErrorKind::StaleVersion, "a wrong version")?;
     }
     Ok(())
@@ -122,8 +120,8 @@ pub(super) async fn a_stale_version_is_refused(store: Store) -> Checked {
 
 pub(super) async fn a_refused_batch_leaves_nothing(store: Store) -> Checked {
     let (claim, saga) = (claim(&store).await?, saga(1));
-    store.append(claim, start(saga)).await?;
-    let answer = store.append(claim, more(saga, 7, &["a", "b"])).await;
+    store.append(claim, &start(saga)).await?;
+    let answer = store.append(claim, &more(saga, 7, &["a", "b"])).await;
     if answer.is_ok() {
         // That it was accepted is the matter of another law.
         return Ok(());
@@ -149,29 +147,29 @@ pub(super) async fn a_claim_raises_the_epoch(store: Store) -> Checked {
 
 pub(super) async fn an_older_epoch_is_refused(store: Store) -> Checked {
     let (old, saga) = (claim(&store).await?, saga(1));
-    store.append(old, start(saga)).await?;
+    store.append(old, &start(saga)).await?;
     let new = claim(&store).await?;
     if new == old {
         // That it is not greater is the matter of another law.
         return Ok(());
     }
-    let late = store.append(old, more(saga, 1, &["late"])).await;
+    let late = store.append(old, &more(saga, 1, &["late"])).await;
     refused(&late, ErrorKind::Fenced, "an older epoch")?;
-    store.append(new, more(saga, 1, &["new"])).await?;
+    store.append(new, &more(saga, 1, &["new"])).await?;
     Ok(())
 }
 
 pub(super) async fn another_partition_is_refused(store: Store) -> Checked {
     let (owner, saga) = (claim(&store).await?, saga(1));
     let stranger = store.claim(Partition(4), "conformance").await?;
-    store.append(owner, start(saga)).await?;
-    let answer = store.append(stranger, more(saga, 1, &["stranger"])).await;
+    store.append(owner, &start(saga)).await?;
+    let answer = store.append(stranger, &more(saga, 1, &["stranger"])).await;
     refused(
         &answer,
         ErrorKind::ForeignPartition,
         "a claim of another partition",
     )?;
-    store.append(owner, more(saga, 1, &["owner"])).await?;
+    store.append(owner, &more(saga, 1, &["owner"])).await?;
     Ok(())
 }
 
@@ -179,8 +177,9 @@ pub(super) async fn a_start_key_starts_once(store: Store) -> Checked {
     let claim = claim(&store).await?;
     let key = |text| IdempotencyKey::new(text).map_err(|error| Violation::new(error.to_string()));
     let (first, second) = (key("first")?, key("second")?);
-    let begin = |number, key: &IdempotencyKey| {
-        store.append(claim, start(saga(number)).start_key(Some(key.clone())))
+    let begin = async |number, key: &IdempotencyKey| {
+        let start = start(saga(number)).start_key(Some(key.clone()));
+        store.append(claim, &start).await
     };
     begin(1, &first).await?;
     begin(2, &second).await?;
@@ -203,11 +202,11 @@ pub(super) async fn due_timers_come_in_order(store: Store) -> Checked {
     let claim = claim(&store).await?;
     for (number, wake) in [(1, 30), (2, 10), (3, 20), (4, 40)] {
         let append = start(saga(number)).wake(Some(at(wake)));
-        store.append(claim, append).await?;
+        store.append(claim, &append).await?;
     }
     let elsewhere = store.claim(Partition(4), "conformance").await?;
     store
-        .append(elsewhere, start(saga(5)).wake(Some(at(10))))
+        .append(elsewhere, &start(saga(5)).wake(Some(at(10))))
         .await?;
     let due = async |limit| -> Result<Vec<_>> {
         let timers = store.timers(HERE, at(30), limit).await?;
@@ -223,9 +222,9 @@ pub(super) async fn due_timers_come_in_order(store: Store) -> Checked {
     })?;
     let found = due(1).await?;
     expect(found == wanted[..1], || format!("{found:?} is due first"))?;
-    store.append(claim, more(saga(2), 1, &["none"])).await?;
+    store.append(claim, &more(saga(2), 1, &["none"])).await?;
     let later = more(saga(3), 1, &["later"]).wake(Some(at(50)));
-    store.append(claim, later).await?;
+    store.append(claim, &later).await?;
     let found = due(10).await?;
     expect(found == wanted[2..], || {
         format!("{found:?} are due after changes")
@@ -235,9 +234,12 @@ pub(super) async fn due_timers_come_in_order(store: Store) -> Checked {
 pub(super) async fn a_list_shows_the_last_status(store: Store) -> Checked {
     let claim = claim(&store).await?;
     for number in 1..=4 {
-        store.append(claim, start(saga(number))).await?;
+        store.append(claim, &start(saga(number))).await?;
     }
-    let end = |number, status| store.append(claim, more(saga(number), 1, &["end"]).status(status));
+    let end = async |number, status| {
+        let end = more(saga(number), 1, &["end"]).status(status);
+        store.append(claim, &end).await
+    };
     end(1, Status::Completed).await?;
     end(3, Status::Parked).await?;
     let list = async |filter: Filter| -> Result<Vec<_>> {
@@ -275,7 +277,7 @@ pub(super) async fn a_list_shows_the_last_status(store: Store) -> Checked {
 
 pub(super) async fn the_last_snapshot_is_read(store: Store) -> Checked {
     let (claim, saga) = (claim(&store).await?, saga(1));
-    store.append(claim, start(saga)).await?;
+    store.append(claim, &start(saga)).await?;
     let none = store.load_snapshot(saga).await?;
     expect(none.is_none(), || format!("{none:?} before any was saved"))?;
     for bytes in [b"first".to_vec(), b"second".to_vec()] {
@@ -291,10 +293,10 @@ pub(super) async fn the_last_snapshot_is_read(store: Store) -> Checked {
 
 pub(super) async fn sagas_do_not_mix(store: Store) -> Checked {
     let claim = claim(&store).await?;
-    store.append(claim, start(saga(1))).await?;
-    store.append(claim, start(saga(2))).await?;
-    store.append(claim, more(saga(1), 1, &["one"])).await?;
-    store.append(claim, more(saga(2), 1, &["two"])).await?;
+    store.append(claim, &start(saga(1))).await?;
+    store.append(claim, &start(saga(2))).await?;
+    store.append(claim, &more(saga(1), 1, &["one"])).await?;
+    store.append(claim, &more(saga(2), 1, &["two"])).await?;
     for (number, reason) in [(1, "one"), (2, "two")] {
         let found = store.load(saga(number), Version(0)).await?;
         let own = found.last().is_some_and(|last| last.event == note(reason));

@@ -5,11 +5,11 @@ use std::time::Duration;
 use orchestra_core::Backoff;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::step::{Draft, StepBuilder};
 use super::{Body, Definition, Handle, InputCheck, Inputs, Source, Unwind, check};
 use crate::error::{Error, ErrorKind, Result};
+use crate::payload::Payload;
 use crate::step::{Call, Failure, Step, StepCall, TypedAction};
 
 /// The longest saga unless [`Builder::timeout`] says otherwise.
@@ -52,8 +52,8 @@ impl Builder {
 
     /// The input of the saga, read as `T`. A start with another input is refused.
     pub fn input<T: DeserializeOwned>(&mut self) -> Handle<T> {
-        fn check<T: DeserializeOwned>(input: &Value) -> Result<(), serde_json::Error> {
-            T::deserialize(input).map(drop)
+        fn check<T: DeserializeOwned>(input: &Payload) -> Result<(), serde_json::Error> {
+            input.read::<T>().map(drop)
         }
         self.inputs.push(check::<T>);
         Handle::new(Source::Input, self.mark)
@@ -104,7 +104,7 @@ impl Builder {
 
     pub(super) fn push(&mut self, draft: Draft) -> (Source, u64) {
         self.drafts.push(draft);
-        (Source::Step(self.drafts.len() - 1), self.mark)
+        (Source::Step(self.drafts.len() as u32 - 1), self.mark)
     }
 
     /// The time after which a saga before its point of no return goes back. Five minutes by default.
@@ -142,6 +142,8 @@ impl Builder {
             hash: check::hash(&self.id, &self.version, &steps),
             id: self.id,
             version: self.version,
+            numbers: check::numbers(&steps),
+            pivot: check::pivot(&steps),
             steps,
             timeout: self.timeout,
             unwind: self.unwind,

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::step::Draft;
@@ -49,7 +49,7 @@ fn spec(draft: Draft, index: usize, mark: u64) -> Checked<Spec> {
             _ if *of != mark => {
                 return Err(format!("step {name} has an input of another definition"));
             }
-            Source::Step(parent) if parent >= index => {
+            Source::Step(parent) if parent as usize >= index => {
                 return Err(format!("step {name} has an input that comes later"));
             }
             Source::Step(parent) => {
@@ -88,16 +88,25 @@ fn spec(draft: Draft, index: usize, mark: u64) -> Checked<Spec> {
 
 fn link(steps: &mut [Spec]) {
     for index in 0..steps.len() {
-        for parent in steps
-            .get(index)
-            .map(|step| step.parents.clone())
-            .unwrap_or_default()
-        {
-            if let Some(parent) = steps.get_mut(parent) {
-                parent.children.push(index);
+        let (earlier, rest) = steps.split_at_mut(index);
+        let parents = rest.first().map(|step| &*step.parents).unwrap_or_default();
+        for &parent in parents {
+            if let Some(parent) = earlier.get_mut(parent as usize) {
+                parent.children.push(index as u32);
             }
         }
     }
+}
+
+pub(super) fn numbers(steps: &[Spec]) -> HashMap<StepName, u32> {
+    let names = steps.iter().map(|step| step.name.clone());
+    names.zip(0..).collect()
+}
+
+pub(super) fn pivot(steps: &[Spec]) -> Option<u32> {
+    let numbered = steps.iter().zip(0..);
+    let found = numbered.into_iter().find(|(step, _)| step.kind == Kind::Pivot);
+    found.map(|(_, number)| number)
 }
 
 /// Whatever may fail must be settled before anything that cannot be taken back begins.
@@ -106,14 +115,20 @@ fn order(steps: &[Spec]) -> Checked<()> {
     if pivots > 1 {
         return Err("it has more than one pivot".to_owned());
     }
-    for (index, step) in steps.iter().enumerate() {
+    for (number, step) in (0..).zip(steps) {
         if !matches!(step.kind, Kind::Pivot | Kind::Retriable) {
             continue;
         }
-        let ancestors = ancestors(steps, index);
-        let missing = steps.iter().enumerate().find(|(other, spec)| {
-            *other != index && spec.kind != Kind::Retriable && !ancestors.contains(other)
-        });
+        // A retriable step that follows another one follows all that the other one does.
+        let of_parents = |&parent: &u32| steps.get(parent as usize).map(|spec| spec.kind);
+        if step.parents.iter().filter_map(of_parents).any(|kind| kind == Kind::Retriable) {
+            continue;
+        }
+        let before = ancestors(steps, number);
+        let settled = |&(other, spec): &(u32, &Spec)| {
+            other == number || spec.kind == Kind::Retriable || before.contains(&other)
+        };
+        let missing = (0..).zip(steps).find(|other| !settled(other));
         if let Some((_, other)) = missing {
             let (name, kind, other) = (&step.name, step.kind, &other.name);
             return Err(format!(
@@ -124,15 +139,12 @@ fn order(steps: &[Spec]) -> Checked<()> {
     Ok(())
 }
 
-fn ancestors(steps: &[Spec], index: usize) -> BTreeSet<usize> {
-    let mut found = BTreeSet::new();
-    let mut open = vec![index];
+fn ancestors(steps: &[Spec], of: u32) -> HashSet<u32> {
+    let mut found = HashSet::new();
+    let mut open = vec![of];
     while let Some(next) = open.pop() {
-        for &parent in steps
-            .get(next)
-            .map(|step| &*step.parents)
-            .unwrap_or_default()
-        {
+        let parents = steps.get(next as usize).map(|step| &*step.parents);
+        for &parent in parents.unwrap_or_default() {
             if found.insert(parent) {
                 open.push(parent);
             }

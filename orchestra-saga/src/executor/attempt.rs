@@ -1,4 +1,7 @@
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+
+use futures_util::FutureExt;
 
 use super::Notice;
 use super::shared::Shared;
@@ -15,11 +18,13 @@ pub(super) async fn attempt(shared: Arc<Shared>, definition: Arc<Definition>, ca
             after: None,
         }
     } else {
-        let answer = run(&shared, &definition, &call);
+        let answer = AssertUnwindSafe(run(&shared, &definition, &call)).catch_unwind();
         let limit = tokio::time::timeout(call.budget, answer).await;
-        limit.unwrap_or_else(|_elapsed| {
-            StepOutcome::Unknown(format!("no answer within {:?}", call.budget))
-        })
+        match limit {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_panic)) => StepOutcome::Unknown("the step panicked".to_owned()),
+            Err(_elapsed) => StepOutcome::Unknown(format!("no answer within {:?}", call.budget)),
+        }
     };
     shared.tell(&Notice::Attempted {
         saga: call.saga,
@@ -31,10 +36,6 @@ pub(super) async fn attempt(shared: Arc<Shared>, definition: Arc<Definition>, ca
         took: shared.now().since(begun),
         trace: call.trace.as_ref(),
     });
-    report(&call, outcome)
-}
-
-pub(super) fn report(call: &Call, outcome: StepOutcome) -> Input {
     Input::Report {
         step: call.step.clone(),
         op: call.op,
@@ -44,9 +45,8 @@ pub(super) fn report(call: &Call, outcome: StepOutcome) -> Input {
 }
 
 async fn run(shared: &Shared, definition: &Definition, call: &Call) -> StepOutcome {
-    let spec = definition
-        .index_of(&call.step)
-        .and_then(|index| definition.steps.get(index));
+    let number = definition.index_of(&call.step);
+    let spec = number.map(|number| definition.spec(number));
     let body = spec.and_then(|spec| match call.op {
         Operation::Action => Some(&spec.action),
         Operation::Compensation => spec.compensation.as_ref(),

@@ -1,15 +1,17 @@
 //! The task of one saga.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use orchestra_core::{Backoff, IdempotencyKey, Timestamp};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::task::{Id, JoinError, JoinSet};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Notice;
-use super::attempt::{attempt, report};
+use super::attempt::attempt;
+use super::mailbox::Mailbox;
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -17,7 +19,6 @@ use crate::id::{SagaId, Version};
 use crate::machine::{Input, Machine};
 use crate::recovery;
 use crate::status::Status;
-use crate::step::{Call, StepOutcome};
 use crate::store::Append;
 
 /// How fast a saga whose store fails is read again.
@@ -80,7 +81,7 @@ impl First {
 pub(super) async fn drive(
     shared: Arc<Shared>,
     saga: SagaId,
-    inbox: mpsc::Receiver<Letter>,
+    inbox: Arc<Mailbox>,
     permit: Option<OwnedSemaphorePermit>,
     first: First,
 ) {
@@ -105,7 +106,7 @@ pub(super) async fn drive(
 struct Task {
     shared: Arc<Shared>,
     saga: SagaId,
-    inbox: mpsc::Receiver<Letter>,
+    inbox: Arc<Mailbox>,
     failures: u32,
 }
 
@@ -170,7 +171,7 @@ impl Task {
 
     /// Whether the task is over.
     async fn follow(&mut self, mut run: Run, letter: Option<Letter>) -> bool {
-        match run.go(&mut self.inbox, letter).await {
+        match run.go(&self.inbox, letter).await {
             Ok(()) => self.leave_if_empty(),
             Err(error) => self.failed(error, None).await,
         }
@@ -210,7 +211,8 @@ impl Task {
 
     fn leave(&mut self) {
         drop(self.shared.running.lock().remove(&self.saga));
-        self.inbox.close();
+        // Whoever waits for an answer sees that there is none.
+        drop(self.inbox.drain());
     }
 
     /// Ends the task unless a letter has come.
@@ -228,8 +230,7 @@ impl Task {
 struct Run {
     shared: Arc<Shared>,
     machine: Machine,
-    calls: JoinSet<Input>,
-    in_flight: HashMap<Id, Call>,
+    calls: FuturesUnordered<BoxFuture<'static, Input>>,
     snapshot: Version,
 }
 
@@ -239,18 +240,13 @@ impl Run {
         Self {
             shared,
             machine,
-            calls: JoinSet::new(),
-            in_flight: HashMap::new(),
+            calls: FuturesUnordered::new(),
             snapshot,
         }
     }
 
     /// Until the saga has ended, sleeps, or the executor stops.
-    async fn go(
-        &mut self,
-        inbox: &mut mpsc::Receiver<Letter>,
-        first: Option<Letter>,
-    ) -> Result<()> {
+    async fn go(&mut self, inbox: &Mailbox, first: Option<Letter>) -> Result<()> {
         if self.calls.is_empty() {
             // Whatever the log shows in flight was called by someone who is gone.
             if let Err(error) = self.take(Letter::silent(Input::Recovered)).await {
@@ -267,6 +263,8 @@ impl Run {
             if self.is_over() && inbox.is_empty() {
                 return Ok(());
             }
+            // A saga whose steps answer at once is no reason for others to wait.
+            tokio::task::consume_budget().await;
             next = Some(self.next(inbox).await);
         }
     }
@@ -281,29 +279,17 @@ impl Run {
         self.calls.is_empty() && (status.is_terminal() || stopping || asleep())
     }
 
-    async fn next(&mut self, inbox: &mut mpsc::Receiver<Letter>) -> Letter {
+    async fn next(&mut self, inbox: &Mailbox) -> Letter {
         let stopping = self.shared.stop.is_cancelled();
-        let stop = self.shared.stop.clone();
         let wake = self.machine.wake().filter(|_| !stopping);
-        let left = wake.map(|wake| wake.since(self.shared.now()));
+        let (shared, calls) = (&self.shared, &mut self.calls);
         tokio::select! {
-            Some(ended) = self.calls.join_next_with_id() => Letter::silent(self.ended(ended)),
-            Some(letter) = inbox.recv() => letter,
-            () = sleep(left) => Letter::silent(Input::Wake),
-            () = stop.cancelled(), if !stopping => Letter::silent(Input::Wake),
-        }
-    }
-
-    fn ended(&mut self, ended: Result<(Id, Input), JoinError>) -> Input {
-        match ended {
-            Ok((id, input)) => {
-                self.in_flight.remove(&id);
-                input
-            }
-            Err(error) => match self.in_flight.remove(&error.id()) {
-                Some(call) => report(&call, StepOutcome::Unknown("the step panicked".to_owned())),
-                None => Input::Wake,
-            },
+            // What is often ready comes first: nothing else is touched then.
+            biased;
+            Some(input) = calls.next() => Letter::silent(input),
+            letter = inbox.take() => letter,
+            () = shared.stop.cancelled(), if !stopping => Letter::silent(Input::Wake),
+            () = sleep(wake.map(|wake| wake.since(shared.now()))) => Letter::silent(Input::Wake),
         }
     }
 
@@ -311,15 +297,12 @@ impl Run {
     async fn take(&mut self, letter: Letter) -> Result<()> {
         let Letter { input, reply } = letter;
         let (now, draw) = (self.shared.now(), self.shared.draw());
-        let events = if self.shared.stop.is_cancelled() {
-            self.machine.settle(&input, now, draw)
-        } else {
-            self.machine.plan(&input, now, draw)
-        };
-        let mattered = reply.is_some() && !self.machine.settle(&input, now, draw).is_empty();
-        if !events.is_empty()
-            && let Err(error) = self.append(events, None, now).await
-        {
+        let mut events = self.machine.settle(&input, now, draw);
+        let mattered = !events.is_empty();
+        if !self.shared.stop.is_cancelled() {
+            self.machine.follow(now, &mut events);
+        }
+        if let Err(error) = self.append(events, None, now).await {
             Letter::lost(reply, self.machine.saga(), &error);
             return Err(error);
         }
@@ -329,34 +312,34 @@ impl Run {
         Ok(())
     }
 
+    /// Makes durable what the machine has folded already.
     async fn append(
         &mut self,
         events: Vec<Event>,
         start_key: Option<IdempotencyKey>,
         now: Timestamp,
     ) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let saga = self.machine.saga();
-        let mut next = self.machine.clone();
-        let batch = Append::new(saga, self.machine.version(), now, events).start_key(start_key);
-        for recorded in batch.recorded(shared.claim.epoch) {
-            next.apply(&recorded)?;
+        if events.is_empty() {
+            return Ok(());
         }
-        let status = Status::of(next.state());
-        let batch = batch.status(status).wake(next.wake());
-        let events = batch.events.clone();
-        shared.store.append(shared.claim, batch).await?;
-        self.machine = next;
+        let shared = Arc::clone(&self.shared);
+        let (saga, status) = (self.machine.saga(), Status::of(self.machine.state()));
+        let before = Version(self.machine.version().0 - events.len() as u64);
+        let batch = Append::new(saga, before, now, events)
+            .start_key(start_key)
+            .status(status)
+            .wake(self.machine.wake());
+        shared.store.append(shared.claim, &batch).await?;
         shared.tell(&Notice::Appended {
             saga,
             definition: self.machine.definition().id(),
             status,
             started: self.machine.state().started,
             at: now,
-            events: &events,
+            events: &batch.events,
         });
         shared.changed(saga, status);
-        self.issue(&events);
+        self.issue(&batch.events);
         self.keep_snapshot(status).await;
         Ok(())
     }
@@ -368,9 +351,8 @@ impl Run {
                 continue;
             };
             let definition = Arc::clone(self.machine.definition());
-            let task = attempt(Arc::clone(&self.shared), definition, call.clone());
-            let id = self.calls.spawn(task).id();
-            self.in_flight.insert(id, call);
+            let attempt = attempt(Arc::clone(&self.shared), definition, call);
+            self.calls.push(Box::pin(attempt));
         }
     }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use orchestra_core::{Clock, Listener, Monotonic, Timestamp, WallClock};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Notice;
 use super::drive::{self, First, Letter};
+use super::mailbox::Mailbox;
 use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SagaId;
@@ -21,9 +22,6 @@ use crate::store::{Claim, SagaStore};
 /// By id and version.
 pub(super) type Definitions = HashMap<(Arc<str>, Arc<str>), Arc<Definition>>;
 pub(super) type Listening = Arc<dyn for<'a> Listener<Notice<'a>>>;
-
-/// Letters to one saga that may wait.
-const MAILBOX: usize = 16;
 
 /// Wall-clock time that never goes back: one reading, and a monotonic clock from there.
 #[derive(Debug)]
@@ -76,7 +74,7 @@ pub(super) struct Shared {
     rng: Mutex<fastrand::Rng>,
     pub(super) snapshot_every: Option<NonZeroU64>,
     pub(super) poll: Duration,
-    pub(super) running: Mutex<HashMap<SagaId, mpsc::Sender<Letter>>>,
+    pub(super) running: Mutex<HashMap<SagaId, Arc<Mailbox>>>,
     watchers: Mutex<HashMap<SagaId, watch::Sender<Status>>>,
     unrecoverable: Mutex<HashSet<SagaId>>,
     fenced: Mutex<Option<String>>,
@@ -196,8 +194,8 @@ impl Shared {
         permit: OwnedSemaphorePermit,
         first: First,
     ) {
-        let (sender, inbox) = mpsc::channel(MAILBOX);
-        self.running.lock().insert(saga, sender);
+        let inbox = Arc::new(Mailbox::default());
+        self.running.lock().insert(saga, Arc::clone(&inbox));
         let task = drive::drive(Arc::clone(self), saga, inbox, Some(permit), first);
         self.track(task);
     }
@@ -212,12 +210,12 @@ impl Shared {
         let mut running = self.running.lock();
         // Sending and leaving happen under this lock, so no letter is lost in a mailbox left behind.
         if let Some(mailbox) = running.get(&saga) {
-            return mailbox.try_send(letter).map_err(|_full| {
+            return mailbox.put(letter).map_err(|_full| {
                 Error::new(ErrorKind::Overloaded, "too many requests at once").of(saga)
             });
         }
-        let (sender, inbox) = mpsc::channel(MAILBOX);
-        running.insert(saga, sender);
+        let inbox = Arc::new(Mailbox::default());
+        running.insert(saga, Arc::clone(&inbox));
         drop(running);
         let first = First::Letter(letter);
         self.track(drive::drive(Arc::clone(self), saga, inbox, permit, first));

@@ -1,15 +1,13 @@
 //! What has become possible.
 
-use std::sync::Arc;
-
 use orchestra_core::Timestamp;
-use serde_json::Value;
 
 use super::state::{Phase, Stage, State, StepState};
 use super::unwind;
 use crate::definition::{Definition, Kind, Shape, Source, Spec, Unwind};
 use crate::event::Event;
 use crate::id::SagaId;
+use crate::payload::Payload;
 use crate::step::{Applied, Call, Operation};
 
 /// One round of decisions; the caller folds them and asks again until there are none.
@@ -32,36 +30,25 @@ fn forward(definition: &Definition, saga: SagaId, state: &State, now: Timestamp)
     if let Some(cause) = cause.clone().filter(|_| !pivot_open) {
         return vec![Event::CompensationStarted { cause }];
     }
-    if state
-        .steps
-        .iter()
-        .all(|step| step.action.stage == Stage::Done)
-    {
+    if state.front.unfinished == 0 {
         return vec![Event::SagaCompleted];
     }
     // With a cause, only the pivot in doubt is still asked.
     let asked = |spec: &Spec| cause.is_none() || spec.kind == Kind::Pivot;
-    definition
-        .steps
-        .iter()
-        .zip(&state.steps)
-        .filter(|(spec, step)| asked(spec) && is_due(spec, step, state, now))
+    let open = state.front.open.iter();
+    open.map(|&step| (definition.spec(step), state.step(step)))
+        .filter(|(spec, step)| asked(spec) && is_due(step.action.stage, now))
         .map(|(spec, step)| attempt(saga, state, spec, step, now))
         .collect()
 }
 
-fn is_due(spec: &Spec, step: &StepState, state: &State, now: Timestamp) -> bool {
-    match step.action.stage {
-        Stage::Pending => spec.parents.iter().all(|&parent| is_done(state, parent)),
-        Stage::Interrupted => true,
+/// Whether the next attempt of an operation may begin.
+fn is_due(stage: Stage, now: Timestamp) -> bool {
+    match stage {
+        Stage::Pending | Stage::Interrupted => true,
         Stage::Waiting(until) | Stage::Parked(until) => until <= now,
         Stage::Running | Stage::Done | Stage::Rejected | Stage::Unknown => false,
     }
-}
-
-fn is_done(state: &State, step: usize) -> bool {
-    let step = state.steps.get(step);
-    step.is_some_and(|step| step.action.stage == Stage::Done)
 }
 
 /// The intent of the next attempt, or the end of the step if its time is over.
@@ -85,7 +72,7 @@ fn attempt(saga: SagaId, state: &State, spec: &Spec, step: &StepState, now: Time
         step: spec.name.clone(),
         attempt: step.action.next_attempt(),
         key: Call::key_of(saga, &spec.name, Operation::Action),
-        input: step.input.is_none().then(|| Arc::new(input(spec, state))),
+        input: step.input.is_none().then(|| input(spec, state)),
         deadline: (now + spec.effort.attempt_timeout()).min(step_deadline),
         step_deadline,
     }
@@ -113,55 +100,34 @@ fn out_of_time(spec: &Spec, step: &StepState) -> Event {
     }
 }
 
-fn input(spec: &Spec, state: &State) -> Value {
-    let value = |source: &Source| -> Value {
-        let found = match *source {
-            Source::Input => Some(&state.input),
-            Source::Step(index) => state.steps.get(index).and_then(|step| step.output.as_ref()),
-        };
-        found.map(|value| (**value).clone()).unwrap_or_default()
+fn input(spec: &Spec, state: &State) -> Payload {
+    let null = Payload::default();
+    let value = |source: &Source| match *source {
+        Source::Input => state.input.clone(),
+        Source::Step(index) => state.step(index).output.as_ref().unwrap_or(&null).clone(),
     };
     match &spec.shape {
-        Shape::Nothing => Value::Null,
+        Shape::Nothing => null,
         Shape::One(source) => value(source),
-        Shape::Tuple(_) => spec.shape.sources().iter().map(value).collect(),
+        Shape::Tuple(_) => Payload::array(spec.shape.sources().iter().map(value)),
     }
 }
 
 fn back(definition: &Definition, saga: SagaId, state: &State, now: Timestamp) -> Vec<Event> {
-    let clear = unwind::cleared(definition, state);
-    if clear.iter().all(|&clear| clear) {
+    if state.front.dirty.is_empty() {
         return vec![Event::SagaCompensated];
     }
-    let steps = definition.steps.iter().zip(&state.steps).rev();
-    match definition.unwind {
-        Unwind::Parallel => steps
-            .filter(|(spec, step)| may_undo(spec, step, &clear, now))
-            .map(|(spec, step)| undo(saga, spec, step, now))
-            .collect(),
-        // Only the last step that is not settled, and only when it is its turn.
-        Unwind::Sequential => {
-            let mut open = steps.filter(|(spec, step)| {
-                step.action.stage == Stage::Running || unwind::needs_undo(spec, step)
-            });
-            open.next()
-                .filter(|(spec, step)| may_undo(spec, step, &clear, now))
-                .map(|(spec, step)| undo(saga, spec, step, now))
-                .into_iter()
-                .collect()
-        }
-    }
-}
-
-fn may_undo(spec: &Spec, step: &StepState, clear: &[bool], now: Timestamp) -> bool {
-    let due = match step.undo.stage {
-        Stage::Pending | Stage::Interrupted => true,
-        Stage::Waiting(until) | Stage::Parked(until) => until <= now,
-        Stage::Running | Stage::Done | Stage::Rejected | Stage::Unknown => false,
+    let turn: &[u32] = match definition.unwind {
+        Unwind::Parallel => &state.front.undoable,
+        // Only the last step that is not settled: nothing that depends on it is left.
+        Unwind::Sequential => state.front.dirty.last().map_or(&[], std::slice::from_ref),
     };
-    due && step.action.stage != Stage::Running
-        && unwind::needs_undo(spec, step)
-        && unwind::are_clear(clear, &spec.children)
+    let steps = turn.iter().rev();
+    steps
+        .map(|&step| (definition.spec(step), state.step(step)))
+        .filter(|(_, step)| step.action.stage != Stage::Running && is_due(step.undo.stage, now))
+        .map(|(spec, step)| undo(saga, spec, step, now))
+        .collect()
 }
 
 fn undo(saga: SagaId, spec: &Spec, step: &StepState, now: Timestamp) -> Event {
@@ -187,19 +153,16 @@ pub(super) fn wake(definition: &Definition, state: &State) -> Option<Timestamp> 
     };
     match state.phase {
         Phase::Running => {
-            let waits = state
-                .steps
-                .iter()
-                .filter_map(|step| until(step.action.stage));
-            let settled =
-                unwind::is_committed(definition, state) || unwind::is_pivot_open(definition, state);
+            let open = state.front.open.iter();
+            let waits = open.filter_map(|&step| until(state.step(step).action.stage));
+            let settled = unwind::is_committed(state) || unwind::is_pivot_open(definition, state);
             waits.chain(state.deadline.filter(|_| !settled)).min()
         }
-        Phase::Compensating => state
-            .steps
-            .iter()
-            .filter_map(|step| until(step.undo.stage))
-            .min(),
+        Phase::Compensating => {
+            let undoable = state.front.undoable.iter();
+            let waits = undoable.filter_map(|&step| until(state.step(step).undo.stage));
+            waits.min()
+        }
         Phase::Unborn | Phase::Completed | Phase::Compensated => None,
     }
 }

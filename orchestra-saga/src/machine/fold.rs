@@ -1,9 +1,8 @@
 //! What each event does to the state. Refuses what the rules could not have produced.
 
-use std::sync::Arc;
-
 use orchestra_core::Timestamp;
 
+use super::front::{Front, Trait};
 use super::state::{Phase, Progress, Stage, State, StepState};
 use crate::definition::Definition;
 use crate::error::{Error, Result};
@@ -43,6 +42,10 @@ impl State {
         }
         self.version.0 += 1;
         self.updated = at;
+        debug_assert!(
+            self.steps.len() > 16 || self.front == Front::of(definition, self),
+            "the front follows from the steps"
+        );
         Ok(())
     }
 
@@ -72,7 +75,7 @@ impl State {
                     ));
                 }
                 self.phase = Phase::Running;
-                self.input = Arc::clone(input);
+                self.input = input.clone();
                 self.deadline = *deadline;
                 self.trace.clone_from(trace);
                 self.started = at;
@@ -80,9 +83,12 @@ impl State {
             Event::CompensationStarted { cause } if self.phase == Phase::Running => {
                 self.phase = Phase::Compensating;
                 self.cause = Some(cause.clone());
+                let mut front = std::mem::take(&mut self.front);
+                front.turn_back(definition, self);
+                self.front = front;
             }
-            Event::SagaRecovered => self.each_progress(StepState::interrupt),
-            Event::SagaResumed => self.each_progress(|step| step.resume(at)),
+            Event::SagaRecovered => self.each_step(definition, StepState::interrupt),
+            Event::SagaResumed => self.each_step(definition, |step| step.resume(at)),
             Event::SagaCancelRequested { reason } => self.cancel = Some(reason.clone()),
             Event::SagaCompleted if self.phase == Phase::Running => {
                 self.phase = Phase::Completed;
@@ -95,8 +101,9 @@ impl State {
         Ok(())
     }
 
-    fn each_progress(&mut self, change: impl FnMut(&mut StepState)) {
+    fn each_step(&mut self, definition: &Definition, change: impl FnMut(&mut StepState)) {
         self.steps.iter_mut().for_each(change);
+        self.front = Front::of(definition, self);
     }
 
     fn fold_step(
@@ -106,18 +113,21 @@ impl State {
         event: &Event,
         name: &StepName,
     ) -> Result<()> {
-        let index = definition.index_of(name);
-        let Some(step) = index.and_then(|index| self.steps.get_mut(index)) else {
+        let number = definition.index_of(name);
+        let found = number.and_then(|number| Some((number, self.steps.get_mut(number as usize)?)));
+        let Some((number, step)) = found else {
             return Err(Error::corrupt(format!(
                 "{} of unknown step {name}",
                 event.name()
             )));
         };
-        if step.fold(at, event) {
-            Ok(())
-        } else {
-            Err(self.unfit(event))
+        let before = Trait::of(step);
+        if !step.fold(at, event) {
+            return Err(self.unfit(event));
         }
+        let change = (before, Trait::of(step));
+        self.front.change(definition, number, change, self.phase);
+        Ok(())
     }
 }
 
@@ -132,7 +142,7 @@ impl StepState {
                 ..
             } => {
                 if let Some(input) = input {
-                    self.input = Some(Arc::clone(input));
+                    self.input = Some(input.clone());
                 }
                 self.deadline = Some(*step_deadline);
                 self.undo.stage == Stage::Pending && self.action.begin(*attempt)
@@ -140,7 +150,7 @@ impl StepState {
             Event::StepCompleted {
                 attempt, output, ..
             } => {
-                self.output = Some(Arc::clone(output));
+                self.output = Some(output.clone());
                 self.action.end(*attempt, Stage::Done)
             }
             Event::StepFailed {

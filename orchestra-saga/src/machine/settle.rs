@@ -1,6 +1,5 @@
 //! What an input says by itself.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use orchestra_core::Timestamp;
@@ -24,7 +23,7 @@ pub(super) fn settle(
     match input {
         Input::Recovered if state.is_in_flight() => vec![Event::SagaRecovered],
         Input::Resume if state.is_parked() => vec![Event::SagaResumed],
-        Input::Cancel { reason } if may_cancel(definition, state) => {
+        Input::Cancel { reason } if may_cancel(state) => {
             let reason = reason.clone();
             vec![Event::SagaCancelRequested { reason }]
         }
@@ -37,7 +36,7 @@ pub(super) fn settle(
         } => {
             let found = definition
                 .index_of(step)
-                .and_then(|index| Some((definition.steps.get(index)?, state.steps.get(index)?)));
+                .map(|index| (definition.spec(index), state.step(index)));
             let Some((spec, step)) = found else {
                 return Vec::new();
             };
@@ -56,10 +55,10 @@ pub(super) fn settle(
 }
 
 /// Whether asking to give up still changes anything.
-fn may_cancel(definition: &Definition, state: &State) -> bool {
+fn may_cancel(state: &State) -> bool {
     state.phase == Phase::Running
         && state.cancel.is_none()
-        && !unwind::is_committed(definition, state)
+        && !unwind::is_committed(state)
 }
 
 struct Report<'a> {
@@ -93,7 +92,7 @@ impl Report<'_> {
             StepOutcome::Done(output) => vec![Event::StepCompleted {
                 step: self.spec.name.clone(),
                 attempt: self.attempt,
-                output: Arc::new(output.clone()),
+                output: output.clone(),
             }],
             StepOutcome::Rejected(reason) if self.spec.kind == Kind::Retriable => {
                 self.give_up(self.failed(reason, None), reason)

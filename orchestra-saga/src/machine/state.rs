@@ -1,12 +1,13 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use orchestra_core::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::sync::Arc;
 
+use super::front::Front;
 use crate::event::{Cause, present};
 use crate::id::Version;
+use crate::payload::Payload;
 
 /// Which way a saga goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,7 +39,7 @@ impl Phase {
 pub struct State {
     pub(crate) phase: Phase,
     pub(crate) version: Version,
-    pub(crate) input: Arc<Value>,
+    pub(crate) input: Payload,
     pub(crate) started: Timestamp,
     pub(crate) updated: Timestamp,
     pub(crate) deadline: Option<Timestamp>,
@@ -46,6 +47,9 @@ pub struct State {
     pub(crate) cancel: Option<String>,
     pub(crate) cause: Option<Cause>,
     pub(crate) steps: Vec<StepState>,
+    /// What of the steps matters now; made from them, so it is not written down.
+    #[serde(skip)]
+    pub(crate) front: Front,
 }
 
 /// One step of a saga.
@@ -60,13 +64,13 @@ pub(crate) struct StepState {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "present"
     )]
-    pub(crate) input: Option<Arc<Value>>,
+    pub(crate) input: Option<Payload>,
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "present"
     )]
-    pub(crate) output: Option<Arc<Value>>,
+    pub(crate) output: Option<Payload>,
     pub(crate) deadline: Option<Timestamp>,
     /// What it said last.
     pub(crate) reason: Option<String>,
@@ -111,7 +115,7 @@ impl State {
         Self {
             phase: Phase::Unborn,
             version: Version(0),
-            input: Arc::default(),
+            input: Payload::default(),
             started: Timestamp::UNIX_EPOCH,
             updated: Timestamp::UNIX_EPOCH,
             deadline: None,
@@ -119,6 +123,7 @@ impl State {
             cancel: None,
             cause: None,
             steps: vec![StepState::default(); steps],
+            front: Front::default(),
         }
     }
 
@@ -137,27 +142,19 @@ impl State {
         self.cause.as_ref()
     }
 
+    /// The step of a number that the definition gave out.
+    #[expect(clippy::indexing_slicing, reason = "there is a state for each step")]
+    pub(crate) fn step(&self, step: u32) -> &StepState {
+        &self.steps[step as usize]
+    }
+
     /// Whether a step is parked.
     pub fn is_parked(&self) -> bool {
-        !self.phase.is_terminal() && self.steps.iter().any(|step| step.parked().is_some())
+        !self.phase.is_terminal() && self.front.parked > 0
     }
 
     /// Whether calls are in flight.
     pub fn is_in_flight(&self) -> bool {
-        let running = |progress: &Progress| progress.stage == Stage::Running;
-        self.steps
-            .iter()
-            .any(|step| running(&step.action) || running(&step.undo))
-    }
-}
-
-impl StepState {
-    pub(crate) fn parked(&self) -> Option<Timestamp> {
-        [&self.action, &self.undo]
-            .into_iter()
-            .find_map(|progress| match progress.stage {
-                Stage::Parked(until) => Some(until),
-                _ => None,
-            })
+        self.front.in_flight > 0
     }
 }

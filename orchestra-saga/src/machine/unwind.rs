@@ -7,12 +7,8 @@ use crate::definition::{Definition, Kind, Spec};
 use crate::event::Cause;
 
 /// Past the point of no return: everything that can fail is done.
-pub(super) fn is_committed(definition: &Definition, state: &State) -> bool {
-    definition
-        .steps
-        .iter()
-        .zip(&state.steps)
-        .all(|(spec, step)| spec.kind == Kind::Retriable || step.action.stage == Stage::Done)
+pub(super) fn is_committed(state: &State) -> bool {
+    state.front.uncommitted == 0
 }
 
 /// Whether the step may not be given up: a retriable one, or a pivot that may have taken effect.
@@ -26,23 +22,24 @@ pub(super) fn must_resolve(spec: &Spec, step: &StepState, doubt: bool) -> bool {
 
 /// Whether a pivot may have taken effect without anyone knowing.
 pub(super) fn is_pivot_open(definition: &Definition, state: &State) -> bool {
-    let open = |(spec, step): (&Spec, &StepState)| {
-        spec.kind == Kind::Pivot
-            && match step.action.stage {
-                Stage::Running | Stage::Interrupted => true,
-                Stage::Waiting(_) | Stage::Parked(_) => step.tainted,
-                Stage::Pending | Stage::Done | Stage::Rejected | Stage::Unknown => false,
-            }
+    let Some(pivot) = definition.pivot else {
+        return false;
     };
-    definition.steps.iter().zip(&state.steps).any(open)
+    let step = state.step(pivot);
+    match step.action.stage {
+        Stage::Running | Stage::Interrupted => true,
+        Stage::Waiting(_) | Stage::Parked(_) => step.tainted,
+        Stage::Pending | Stage::Done | Stage::Rejected | Stage::Unknown => false,
+    }
 }
 
 /// Why a running saga goes back, if it does.
 pub(super) fn cause(definition: &Definition, state: &State, now: Timestamp) -> Option<Cause> {
-    if state.phase != Phase::Running || is_committed(definition, state) {
+    if state.phase != Phase::Running || is_committed(state) {
         return None;
     }
-    let given_up = definition.steps.iter().zip(&state.steps).find_map(failure);
+    let first = state.front.given_up.first();
+    let given_up = first.and_then(|&step| failure(definition.spec(step), state.step(step)));
     if given_up.is_some() {
         return given_up;
     }
@@ -56,7 +53,7 @@ pub(super) fn cause(definition: &Definition, state: &State, now: Timestamp) -> O
         .then_some(Cause::TimedOut)
 }
 
-fn failure((spec, step): (&Spec, &StepState)) -> Option<Cause> {
+fn failure(spec: &Spec, step: &StepState) -> Option<Cause> {
     let name = || spec.name.clone();
     let reason = || step.reason.clone().unwrap_or_default();
     match step.action.stage {
@@ -73,28 +70,8 @@ fn failure((spec, step): (&Spec, &StepState)) -> Option<Cause> {
 }
 
 /// Whether there is an effect to undo, or perhaps one.
-pub(super) fn needs_undo(spec: &Spec, step: &StepState) -> bool {
-    spec.kind == Kind::Compensatable
-        && step.undo.stage != Stage::Done
-        && (step.tainted || matches!(step.action.stage, Stage::Done | Stage::Unknown))
-}
-
-/// For each step, whether neither it nor anything that depends on it has an effect left.
-pub(super) fn cleared(definition: &Definition, state: &State) -> Vec<bool> {
-    let mut clear = vec![true; definition.steps.len()];
-    for (index, (spec, step)) in definition.steps.iter().zip(&state.steps).enumerate().rev() {
-        let own = step.action.stage != Stage::Running && !needs_undo(spec, step);
-        let all = own && are_clear(&clear, &spec.children);
-        if let Some(slot) = clear.get_mut(index) {
-            *slot = all;
-        }
-    }
-    clear
-}
-
-/// Whether all steps of these numbers are clear.
-pub(super) fn are_clear(clear: &[bool], steps: &[usize]) -> bool {
-    steps
-        .iter()
-        .all(|&step| clear.get(step).copied().unwrap_or(true))
+pub(super) fn needs_undo(kind: Kind, action: Stage, undo: Stage, tainted: bool) -> bool {
+    kind == Kind::Compensatable
+        && undo != Stage::Done
+        && (tainted || matches!(action, Stage::Done | Stage::Unknown))
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use orchestra_core::{IdempotencyKey, Timestamp, TraceContext};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::id::{Epoch, SagaId, StepName};
+use crate::payload::Payload;
 
 /// The header with the id of the saga.
 pub const SAGA_ID: HeaderName = HeaderName::from_static("x-saga-id");
@@ -89,9 +89,9 @@ pub struct Call {
     /// The trace that the saga was started in.
     pub trace: Option<TraceContext>,
     /// The input of the action.
-    pub input: Arc<Value>,
+    pub input: Payload,
     /// For a compensation: what the action returned, if that is known.
-    pub output: Option<Arc<Value>>,
+    pub output: Option<Payload>,
     /// For a compensation: whether the action is known to have taken effect.
     pub applied: Applied,
 }

@@ -7,6 +7,7 @@ use orchestra_core::ServiceName;
 use serde_json::{Value, json};
 
 use super::{Call, StepOutcome};
+use crate::payload::Payload;
 
 /// A declarative step: which request to send to which service.
 ///
@@ -96,14 +97,14 @@ impl StepCall {
     /// The request of this call, or why it cannot be made.
     pub fn resolve(&self, call: &Call) -> Result<StepRequest, String> {
         let scope = json!({
-            "input": &*call.input,
-            "output": call.output.as_deref(),
+            "input": call.input.value(),
+            "output": call.output.as_ref().map(Payload::value),
             "saga": call.saga.to_string(),
             "step": call.step.as_str(),
         });
         let body = match &self.body {
-            Body::Input => Some((*call.input).clone()),
-            Body::Template(template) => Some(fill_value(template, &scope)?),
+            Body::Input => Some(call.input.as_str().to_owned()),
+            Body::Template(template) => Some(fill_value(template, &scope)?.to_string()),
             Body::Empty => None,
         };
         let path = fill_text(&self.path, &scope, percent_encode)?;
@@ -115,7 +116,7 @@ impl StepCall {
             service: self.service.clone(),
             method: self.method.clone(),
             path,
-            body: body.map(|body| body.to_string().into_bytes()),
+            body: body.map(String::into_bytes),
             call: call.clone(),
         })
     }

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::Value;
 
 use super::StepOutcome;
+use crate::payload::Payload;
 
 /// The most of a participant's answer that is kept as the reason.
 const MAX_REASON: usize = 256;
@@ -25,7 +25,7 @@ impl StepOutcome {
     /// use orchestra_saga::StepOutcome;
     ///
     /// let done = StepOutcome::from_http(StatusCode::CREATED, None, br#"{"hold":7}"#);
-    /// assert_eq!(done, StepOutcome::Done(serde_json::json!({ "hold": 7 })));
+    /// assert_eq!(done, StepOutcome::Done(serde_json::json!({ "hold": 7 }).into()));
     /// assert_eq!(StepOutcome::from_http(StatusCode::BAD_GATEWAY, None, b"").name(), "unknown");
     /// ```
     pub fn from_http(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
@@ -48,12 +48,14 @@ impl StepOutcome {
     }
 }
 
-fn output(body: &[u8]) -> Value {
+fn output(body: &[u8]) -> Payload {
     if body.is_empty() {
-        return Value::Null;
+        return Payload::default();
     }
-    serde_json::from_slice(body)
-        .unwrap_or_else(|_not_json| Value::String(String::from_utf8_lossy(body).into_owned()))
+    let text = String::from_utf8_lossy(body);
+    Payload::parse(&text)
+        .or_else(|_not_json| Payload::of(&*text))
+        .unwrap_or_default()
 }
 
 fn reason(status: StatusCode, body: &[u8]) -> String {

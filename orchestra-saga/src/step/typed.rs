@@ -5,18 +5,18 @@ use std::marker::PhantomData;
 use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::{Call, Failure, Step, StepOutcome};
+use crate::payload::Payload;
 
-/// Reads a JSON value as `T`; the reason names the step and what was read.
+/// Reads a payload as `T`; the reason names the step and what was read.
 pub(crate) trait Decode: Sized {
-    fn decode(call: &Call, what: &str, value: &Value) -> Result<Self, StepOutcome>;
+    fn decode(call: &Call, what: &str, payload: &Payload) -> Result<Self, StepOutcome>;
 }
 
 impl<T: DeserializeOwned> Decode for T {
-    fn decode(call: &Call, what: &str, value: &Value) -> Result<Self, StepOutcome> {
-        T::deserialize(value).map_err(|source| {
+    fn decode(call: &Call, what: &str, payload: &Payload) -> Result<Self, StepOutcome> {
+        payload.read().map_err(|source| {
             StepOutcome::Rejected(format!(
                 "{what} of step {} is not valid: {source}",
                 call.step
@@ -59,7 +59,7 @@ where
         };
         match (self.act)(call.clone(), input).await {
             // The effect happened, so an answer that cannot be written down is not a refusal.
-            Ok(output) => serde_json::to_value(output).map_or_else(
+            Ok(output) => Payload::of(&output).map_or_else(
                 |source| StepOutcome::Unknown(format!("output cannot be written: {source}")),
                 StepOutcome::Done,
             ),
@@ -112,7 +112,7 @@ where
             None => None,
         };
         match (self.compensate)(call.clone(), input, output).await {
-            Ok(()) => StepOutcome::Done(Value::Null),
+            Ok(()) => StepOutcome::Done(Payload::default()),
             Err(failure) => failure.into(),
         }
     }

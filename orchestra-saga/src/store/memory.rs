@@ -140,22 +140,22 @@ impl SagaStore for MemoryStore {
         Ok(Claim::new(partition, *epoch))
     }
 
-    async fn append(&self, claim: Claim, append: Append) -> Result<Version> {
+    async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {
         let mut inner = self.inner.lock();
         inner.check_claim(claim)?;
         let version = append.version();
         match inner.sagas.get_mut(&append.saga) {
-            None if append.expected == Version(0) => inner.start(claim, &append, self.capacity)?,
-            None => return Err(stale(&append, Version(0))),
+            None if append.expected == Version(0) => inner.start(claim, append, self.capacity)?,
+            None => return Err(stale(append, Version(0))),
             Some(row) if row.partition != claim.partition => {
-                return Err(foreign(&append, claim, row.partition));
+                return Err(foreign(append, claim, row.partition));
             }
             Some(row) if row.summary.version != append.expected => {
-                return Err(stale(&append, row.summary.version));
+                return Err(stale(append, row.summary.version));
             }
             Some(row) => {
                 row.events.extend(append.recorded(claim.epoch));
-                row.summary = Summary::of(&append, Arc::clone(&row.summary.definition));
+                row.summary = Summary::of(append, Arc::clone(&row.summary.definition));
             }
         }
         Ok(version)

@@ -189,10 +189,10 @@ impl SagaStore for SqliteStore {
         .await
     }
 
-    async fn append(&self, claim: Claim, append: Append) -> Result<Version> {
+    async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {
         self.write(|reply| Job::Append {
             claim,
-            append: Box::new(append),
+            append: Box::new(append.clone()),
             reply,
         })
         .await

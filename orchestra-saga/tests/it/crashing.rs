@@ -43,10 +43,10 @@ impl SagaStore for Mortal {
         self.store.claim(partition, owner).await
     }
 
-    async fn append(&self, claim: Claim, append: Append) -> Result<Version> {
+    async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {
         let number = self.appends.fetch_add(1, Ordering::Relaxed);
         if number == self.death / 2 && self.death % 2 == 1 {
-            self.store.append(claim, append.clone()).await?;
+            self.store.append(claim, append).await?;
         }
         if number >= self.death / 2 {
             self.died.notify_one();

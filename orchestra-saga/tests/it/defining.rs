@@ -115,9 +115,9 @@ fn an_input_of_another_type_is_refused() {
     })
     .read_only();
     let d = d.build().expect("valid");
-    assert!(d.check_input(&serde_json::json!([1, 2])).is_ok());
+    assert!(d.check_input(&serde_json::json!([1, 2]).into()).is_ok());
     let error = d
-        .check_input(&serde_json::json!("two"))
+        .check_input(&serde_json::json!("two").into())
         .expect_err("a text");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }

@@ -46,7 +46,7 @@ async fn every_step_is_done_once() {
     );
     assert_eq!(
         view.output("charge"),
-        Some(&serde_json::json!("charge done"))
+        Some(&serde_json::json!("charge done").into())
     );
     executor.shutdown().await;
 }

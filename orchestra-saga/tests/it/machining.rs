@@ -7,7 +7,7 @@ use std::time::Duration;
 use orchestra_core::{Backoff, IdempotencyKey, Timestamp};
 use orchestra_saga::machine::{Input, Phase};
 use orchestra_saga::{
-    Applied, Call, Definition, Epoch, Event, Failure, Handle, Kind, Machine, Operation, Recorded,
+    Applied, Call, Definition, Epoch, Event, Failure, Handle, Kind, Machine, Operation, Payload, Recorded,
     Retry, SagaId, StepName, StepOutcome, Unwind, Version,
 };
 use proptest::prelude::*;
@@ -154,13 +154,13 @@ impl World {
             tombs: BTreeSet::new(),
             effects: BTreeMap::new(),
         };
-        let events = world.machine.start(serde_json::Value::Null, None, now);
+        let events = world.machine.start(Payload::default(), None, now);
         world.append(events);
         world
     }
 
     fn tell(&mut self, input: &Input) {
-        let events = self.machine.plan(input, self.now, 0);
+        let events = self.machine.advance(input, self.now, 0);
         self.append(events);
     }
 
@@ -168,9 +168,6 @@ impl World {
         for event in events {
             let version = Version(self.log.len() as u64 + 1);
             let recorded = Recorded::new(version, Epoch(self.epoch), self.now, event);
-            self.machine
-                .apply(&recorded)
-                .expect("what was planned fits");
             if let Some(call) = self
                 .machine
                 .call(&recorded.event, Epoch(self.epoch), self.now)
@@ -234,7 +231,7 @@ impl World {
         }
         match reply {
             Reply::LostAfter => StepOutcome::Unknown("lost".to_owned()),
-            _ => StepOutcome::Done(serde_json::json!(1)),
+            _ => StepOutcome::Done(serde_json::json!(1).into()),
         }
     }
 

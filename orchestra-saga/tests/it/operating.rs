@@ -168,7 +168,7 @@ async fn shutdown_keeps_the_result_in_flight_and_starts_nothing() {
     assert_eq!(names, ["saga_started", "step_scheduled", "step_completed"]);
     let next = build().await.expect("built");
     let view = next.wait(saga).await.expect("ended");
-    assert_eq!(view.output("second"), Some(&serde_json::json!(2)));
+    assert_eq!(view.output("second"), Some(&serde_json::json!(2).into()));
     assert_eq!(view.steps[0].attempts, 1);
 }
 
@@ -185,7 +185,7 @@ impl SagaStore for Failing {
         self.store.claim(partition, owner).await
     }
 
-    async fn append(&self, claim: Claim, append: Append) -> Result<Version> {
+    async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {
         let failed = || Err(Error::new(ErrorKind::Store, "the disk is gone"));
         match self.appends.fetch_add(1, Ordering::Relaxed) % 4 {
             1 => failed(),
@@ -283,7 +283,7 @@ async fn a_snapshot_is_read_in_place_of_the_log_and_only_if_intact() {
     let view = executor.status(saga).await.expect("from the snapshot");
     assert_eq!(
         view.output("charge"),
-        Some(&serde_json::json!("another output"))
+        Some(&serde_json::json!("another output").into())
     );
 }
 

@@ -56,7 +56,7 @@ fn definition() -> Definition {
 
 #[tokio::test(start_paused = true)]
 async fn requests_are_resolved_from_inputs_and_outputs() {
-    let caller = Recording::new(StepOutcome::Done(json!({ "hold": "h/1" })));
+    let caller = Recording::new(StepOutcome::Done(json!({ "hold": "h/1" }).into()));
     let builder = Executor::builder(MemoryStore::default()).definition(definition());
     let executor = builder.caller(caller.clone()).build().await.expect("built");
     let trace: TraceContext = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -101,7 +101,7 @@ async fn requests_are_resolved_from_inputs_and_outputs() {
 #[tokio::test(start_paused = true)]
 async fn a_missing_member_or_a_dot_segment_sends_nothing() {
     for item in [json!({ "count": 1 }), json!({ "item": "..", "count": 1 })] {
-        let caller = Recording::new(StepOutcome::Done(Value::Null));
+        let caller = Recording::new(StepOutcome::Done(Value::Null.into()));
         let builder = Executor::builder(MemoryStore::default()).definition(definition());
         let executor = builder.caller(caller.clone()).build().await.expect("built");
         let start = Start::of("declared").input(&item).expect("json");

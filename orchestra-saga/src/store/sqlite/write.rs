@@ -292,7 +292,7 @@ mod tests {
             definition: Arc::from("d"),
             version: Arc::from("1"),
             hash: Arc::from("h"),
-            input: Arc::default(),
+            input: crate::Payload::default(),
             deadline: None,
             trace: None,
         };

@@ -1,0 +1,196 @@
+//! What of the steps matters now, so that a decision looks at the width of a graph and not at its length.
+//!
+//! Everything here follows from the steps. It is kept up to date event by event, and made anew where an
+//! event touches all of them.
+
+use super::state::{Phase, Stage, State, StepState};
+use super::unwind;
+use crate::definition::{Definition, Kind, Spec};
+
+/// In place of a number of children: the step and all that depends on it have nothing left to undo.
+const CLEAR: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Front {
+    /// Operations whose call is in flight.
+    pub(super) in_flight: u32,
+    /// Operations that are parked.
+    pub(super) parked: u32,
+    /// Steps whose action is not done.
+    pub(super) unfinished: u32,
+    /// Those of them that may still fail for good.
+    pub(super) uncommitted: u32,
+    /// Steps that are not done although all that they depend on is, in order.
+    pub(super) open: Vec<u32>,
+    /// Steps that were given up, in order.
+    pub(super) given_up: Vec<u32>,
+    /// Going back: steps with an effect to undo or a call in flight, in order.
+    pub(super) dirty: Vec<u32>,
+    /// Going back: those of them of which nothing else depends any more, in order.
+    pub(super) undoable: Vec<u32>,
+    /// For each step how many that it depends on are not done.
+    parents_left: Vec<u32>,
+    /// Going back: for each step how many that depend on it are not clear.
+    children_left: Vec<u32>,
+}
+
+/// What of a step the front depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trait {
+    action: Stage,
+    undo: Stage,
+    tainted: bool,
+}
+
+impl Trait {
+    pub(super) fn of(step: &StepState) -> Self {
+        Self {
+            action: step.action.stage,
+            undo: step.undo.stage,
+            tainted: step.tainted,
+        }
+    }
+
+    fn count(self, is: impl Fn(Stage) -> bool) -> u32 {
+        u32::from(is(self.action)) + u32::from(is(self.undo))
+    }
+
+    fn is_dirty(self, spec: &Spec) -> bool {
+        self.action == Stage::Running
+            || unwind::needs_undo(spec.kind, self.action, self.undo, self.tainted)
+    }
+}
+
+fn is_running(stage: Stage) -> bool {
+    stage == Stage::Running
+}
+
+fn is_parked(stage: Stage) -> bool {
+    matches!(stage, Stage::Parked(_))
+}
+
+fn is_given_up(stage: Stage) -> bool {
+    matches!(stage, Stage::Rejected | Stage::Unknown)
+}
+
+impl Front {
+    pub(super) fn of(definition: &Definition, state: &State) -> Self {
+        let mut front = Self::default();
+        let done = |step: u32| state.step(step).action.stage == Stage::Done;
+        for (number, (spec, step)) in (0..).zip(definition.steps.iter().zip(&state.steps)) {
+            let now = Trait::of(step);
+            front.in_flight += now.count(is_running);
+            front.parked += now.count(is_parked);
+            let left = spec.parents.iter().filter(|&&parent| !done(parent)).count() as u32;
+            front.parents_left.push(left);
+            if now.action == Stage::Done {
+                continue;
+            }
+            front.unfinished += 1;
+            front.uncommitted += u32::from(spec.kind != Kind::Retriable);
+            if left == 0 {
+                front.open.push(number);
+            }
+            if is_given_up(now.action) {
+                front.given_up.push(number);
+            }
+        }
+        if matches!(state.phase, Phase::Compensating | Phase::Compensated) {
+            front.turn_back(definition, state);
+        }
+        front
+    }
+
+    /// From here on the saga goes back.
+    pub(super) fn turn_back(&mut self, definition: &Definition, state: &State) {
+        self.dirty.clear();
+        self.undoable.clear();
+        self.children_left.clear();
+        for (number, (spec, step)) in (0..).zip(definition.steps.iter().zip(&state.steps)) {
+            self.children_left.push(spec.children.len() as u32);
+            if Trait::of(step).is_dirty(spec) {
+                self.dirty.push(number);
+            }
+        }
+        for number in (0..definition.steps.len() as u32).rev() {
+            self.clear(definition, number);
+        }
+    }
+
+    /// Passes on that a step has nothing left to undo, if that is so, and notes whose turn it is.
+    fn clear(&mut self, definition: &Definition, number: u32) {
+        let mut next = vec![number];
+        while let Some(number) = next.pop() {
+            if self.children_left.get(number as usize) != Some(&0) {
+                continue;
+            }
+            if self.dirty.binary_search(&number).is_ok() {
+                insert(&mut self.undoable, number);
+                continue;
+            }
+            remove(&mut self.undoable, number);
+            if let Some(left) = self.children_left.get_mut(number as usize) {
+                *left = CLEAR;
+            }
+            for &parent in &definition.spec(number).parents {
+                if let Some(left) = self.children_left.get_mut(parent as usize) {
+                    *left = left.saturating_sub(1);
+                }
+                next.push(parent);
+            }
+        }
+    }
+
+    /// A step has changed.
+    pub(super) fn change(
+        &mut self,
+        definition: &Definition,
+        number: u32,
+        (before, after): (Trait, Trait),
+        phase: Phase,
+    ) {
+        let spec = definition.spec(number);
+        let shift = |sum: u32, is: fn(Stage) -> bool| sum + after.count(is) - before.count(is);
+        self.in_flight = shift(self.in_flight, is_running);
+        self.parked = shift(self.parked, is_parked);
+        match (is_given_up(before.action), is_given_up(after.action)) {
+            (false, true) => insert(&mut self.given_up, number),
+            (true, false) => remove(&mut self.given_up, number),
+            _ => {}
+        }
+        if before.action != Stage::Done && after.action == Stage::Done {
+            self.finish(number, spec);
+        }
+        if phase == Phase::Compensating && before.is_dirty(spec) && !after.is_dirty(spec) {
+            remove(&mut self.dirty, number);
+            self.clear(definition, number);
+        }
+    }
+
+    fn finish(&mut self, number: u32, spec: &Spec) {
+        self.unfinished -= 1;
+        self.uncommitted -= u32::from(spec.kind != Kind::Retriable);
+        remove(&mut self.open, number);
+        for &child in &spec.children {
+            let Some(left) = self.parents_left.get_mut(child as usize) else {
+                continue;
+            };
+            *left -= 1;
+            if *left == 0 {
+                insert(&mut self.open, child);
+            }
+        }
+    }
+}
+
+fn insert(sorted: &mut Vec<u32>, number: u32) {
+    if let Err(at) = sorted.binary_search(&number) {
+        sorted.insert(at, number);
+    }
+}
+
+fn remove(sorted: &mut Vec<u32>, number: u32) {
+    if let Ok(at) = sorted.binary_search(&number) {
+        sorted.remove(at);
+    }
+}
