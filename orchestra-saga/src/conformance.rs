@@ -111,6 +111,12 @@ laws! { $
     a_list_shows_the_last_status,
     the_last_snapshot_is_read,
     sagas_do_not_mix,
+    a_lease_keeps_others_out,
+    a_lease_that_was_lost_is_not_renewed,
+    a_lease_ends_with_its_term,
+    the_stream_passes_every_event_once,
+    a_definition_is_kept_as_it_was_first,
+    a_purge_forgets_what_ended_before,
 }
 
 /// Fails the running test unless the store obeys the law of this name.

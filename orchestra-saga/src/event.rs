@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use orchestra_core::{IdempotencyKey, Timestamp};
-use serde::{Deserialize, Deserializer, Serialize};
 use crate::id::{Epoch, StepName, Version};
 use crate::payload::Payload;
 use crate::step::{Applied, Operation};
+use orchestra_core::{IdempotencyKey, Timestamp};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// An event and its place in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

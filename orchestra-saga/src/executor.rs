@@ -251,8 +251,9 @@ impl Executor {
                 definition, input, ..
             } => {
                 // The same content may be spelled in another order.
-                **definition == *start.definition && (*input == start.input || input.value() == start.input.value())
-            },
+                **definition == *start.definition
+                    && (*input == start.input || input.value() == start.input.value())
+            }
             _ => false,
         });
         if same {

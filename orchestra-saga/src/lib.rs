@@ -11,8 +11,8 @@ pub mod event;
 pub mod executor;
 pub mod id;
 pub mod machine;
-mod recovery;
 mod payload;
+mod recovery;
 pub mod retry;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
@@ -37,4 +37,7 @@ pub use step::{
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use store::SqliteStore;
-pub use store::{Append, Claim, Filter, MemoryStore, SagaStore, Snapshot, Summary, Timer};
+pub use store::{
+    Append, Blueprint, Claim, Entry, Filter, MemoryStore, Position, SagaStore, Snapshot, Summary,
+    Timer,
+};

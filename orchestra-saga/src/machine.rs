@@ -198,7 +198,10 @@ impl Machine {
     fn fold(&mut self, decided: Vec<Event>, now: Timestamp, events: &mut Vec<Event>) {
         for event in decided {
             let folded = self.state.fold(&self.definition, now, &event);
-            debug_assert!(folded.is_ok(), "what this state decides folds into it: {folded:?}");
+            debug_assert!(
+                folded.is_ok(),
+                "what this state decides folds into it: {folded:?}"
+            );
             events.push(event);
         }
     }

@@ -1,5 +1,9 @@
 //! Stores that break one law each, to prove that the suite notices.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 use parking_lot::Mutex;
@@ -8,7 +12,9 @@ use crate::error::{ErrorKind, Result};
 use crate::event::Recorded;
 use crate::id::{Partition, SagaId, Version};
 use crate::status::Status;
-use crate::store::{Append, Claim, Filter, SagaStore, Snapshot, Summary, Timer};
+use crate::store::{
+    Append, Blueprint, Claim, Entry, Filter, Position, SagaStore, Snapshot, Summary, Timer,
+};
 
 /// What a [`Saboteur`] does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +46,18 @@ pub enum Fault {
     KeepsTheFirstSnapshot,
     /// An unknown saga has the events of another.
     MixesSagas,
+    /// A partition is leased although somebody has it.
+    LendsTwice,
+    /// A lease is renewed although somebody else has the partition.
+    RenewsWhatWasLost,
+    /// A lease never ends by itself.
+    LendsForEver,
+    /// The stream passes some events by.
+    SkipsInTheStream,
+    /// A definition may be replaced.
+    KeepsTheLastDefinition,
+    /// A purge goes by the time alone, or not even by that.
+    PurgesTooMuch,
 }
 
 impl Fault {
@@ -61,6 +79,18 @@ impl Fault {
         (Self::ListsOldStatus, "a_list_shows_the_last_status"),
         (Self::KeepsTheFirstSnapshot, "the_last_snapshot_is_read"),
         (Self::MixesSagas, "sagas_do_not_mix"),
+        (Self::LendsTwice, "a_lease_keeps_others_out"),
+        (
+            Self::RenewsWhatWasLost,
+            "a_lease_that_was_lost_is_not_renewed",
+        ),
+        (Self::LendsForEver, "a_lease_ends_with_its_term"),
+        (Self::SkipsInTheStream, "the_stream_passes_every_event_once"),
+        (
+            Self::KeepsTheLastDefinition,
+            "a_definition_is_kept_as_it_was_first",
+        ),
+        (Self::PurgesTooMuch, "a_purge_forgets_what_ended_before"),
     ];
 }
 
@@ -74,6 +104,7 @@ pub struct Saboteur<S> {
     fault: Fault,
     claims: Mutex<Vec<Claim>>,
     sagas: Mutex<Vec<SagaId>>,
+    definitions: Mutex<HashMap<Arc<str>, Blueprint>>,
 }
 
 impl<S: SagaStore> Saboteur<S> {
@@ -84,6 +115,7 @@ impl<S: SagaStore> Saboteur<S> {
             fault,
             claims: Mutex::default(),
             sagas: Mutex::default(),
+            definitions: Mutex::default(),
         }
     }
 
@@ -135,6 +167,35 @@ impl<S: SagaStore> SagaStore for Saboteur<S> {
         let claim = self.store.claim(partition, owner).await?;
         self.claims.lock().push(claim);
         Ok(claim)
+    }
+
+    async fn lease(
+        &self,
+        partition: Partition,
+        owner: &str,
+        term: Duration,
+    ) -> Result<Option<Claim>> {
+        let term = match self.fault {
+            Fault::LendsForEver => Duration::from_secs(3600),
+            _ => term,
+        };
+        match self.store.lease(partition, owner, term).await? {
+            None if self.fault == Fault::LendsTwice && self.latest(partition).is_none() => {
+                self.store.claim(partition, owner).await.map(Some)
+            }
+            lease => Ok(lease),
+        }
+    }
+
+    async fn renew(&self, claim: Claim, term: Duration) -> Result<()> {
+        match self.store.renew(claim, term).await {
+            Err(_) if self.fault == Fault::RenewsWhatWasLost => Ok(()),
+            answer => answer,
+        }
+    }
+
+    async fn release(&self, claim: Claim) -> Result<()> {
+        self.store.release(claim).await
     }
 
     async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {
@@ -219,5 +280,37 @@ impl<S: SagaStore> SagaStore for Saboteur<S> {
 
     async fn load_snapshot(&self, saga: SagaId) -> Result<Option<Snapshot>> {
         self.store.load_snapshot(saga).await
+    }
+
+    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>> {
+        let mut entries = self.store.read(after, limit).await?;
+        if self.fault == Fault::SkipsInTheStream && entries.len() > 2 {
+            drop(entries.remove(1));
+        }
+        Ok(entries)
+    }
+
+    async fn define(&self, blueprint: &Blueprint) -> Result<()> {
+        if self.fault == Fault::KeepsTheLastDefinition {
+            let hash = Arc::clone(&blueprint.hash);
+            self.definitions.lock().insert(hash, blueprint.clone());
+        }
+        self.store.define(blueprint).await
+    }
+
+    async fn definition(&self, hash: &str) -> Result<Option<Blueprint>> {
+        let last = self.definitions.lock().get(hash).cloned();
+        match last {
+            Some(last) => Ok(Some(last)),
+            None => self.store.definition(hash).await,
+        }
+    }
+
+    async fn purge(&self, claim: Claim, before: Timestamp, limit: usize) -> Result<usize> {
+        let before = match self.fault {
+            Fault::PurgesTooMuch => Timestamp::from_unix_nanos(u64::MAX),
+            _ => before,
+        };
+        self.store.purge(claim, before, limit).await
     }
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::definition::Definition;
 use crate::event::Cause;
 use crate::id::{SagaId, StepName, Version};
-use crate::payload::Payload;
 use crate::machine::{Machine, Phase, Progress, Stage, State, StepState};
+use crate::payload::Payload;
 use crate::step::Operation;
 
 /// Where a saga stands.

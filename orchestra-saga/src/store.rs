@@ -1,24 +1,31 @@
 //! Where the logs of sagas live.
 
+mod append;
+mod filter;
 pub mod memory;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub mod sqlite;
+mod term;
 
+pub use append::Append;
+pub use filter::{Filter, Open, Summary};
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::SqliteStore;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 
 use crate::error::Result;
-use crate::event::{Event, Recorded};
+use crate::event::Recorded;
 use crate::id::{Epoch, Partition, SagaId, Version};
-use crate::status::Status;
+use crate::payload::Payload;
 
 /// The right to write to a partition, until someone else claims it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,75 +43,6 @@ impl Claim {
     }
 }
 
-/// A batch of events of one saga, appended whole or not at all.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Append {
-    /// The saga.
-    pub saga: SagaId,
-    /// The version that it must have; zero starts it.
-    pub expected: Version,
-    /// When this was decided.
-    pub at: Timestamp,
-    /// The events, at least one.
-    pub events: Vec<Event>,
-    /// The status after them.
-    pub status: Status,
-    /// When the saga wants to be woken, in place of what it wanted before.
-    pub wake: Option<Timestamp>,
-    /// For a start: the key that no other saga may have.
-    pub start_key: Option<IdempotencyKey>,
-}
-
-impl Append {
-    /// A batch without a timer or start key.
-    pub fn new(saga: SagaId, expected: Version, at: Timestamp, events: Vec<Event>) -> Self {
-        Self {
-            saga,
-            expected,
-            at,
-            events,
-            status: Status::Started,
-            wake: None,
-            start_key: None,
-        }
-    }
-
-    /// The status after the events.
-    #[must_use]
-    pub fn status(mut self, status: Status) -> Self {
-        self.status = status;
-        self
-    }
-
-    /// When the saga wants to be woken.
-    #[must_use]
-    pub fn wake(mut self, wake: Option<Timestamp>) -> Self {
-        self.wake = wake;
-        self
-    }
-
-    /// The start key.
-    #[must_use]
-    pub fn start_key(mut self, key: Option<IdempotencyKey>) -> Self {
-        self.start_key = key;
-        self
-    }
-
-    /// The events with their places.
-    pub fn recorded(&self, epoch: Epoch) -> impl Iterator<Item = Recorded> + '_ {
-        let first = self.expected.0 + 1;
-        (first..).zip(&self.events).map(move |(number, event)| {
-            Recorded::new(Version(number), epoch, self.at, event.clone())
-        })
-    }
-
-    /// The version after the batch.
-    pub fn version(&self) -> Version {
-        Version(self.expected.0 + self.events.len() as u64)
-    }
-}
-
 /// A timer of a saga.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer {
@@ -112,116 +50,6 @@ pub struct Timer {
     pub at: Timestamp,
     /// Whom it wakes.
     pub saga: SagaId,
-}
-
-/// Which sagas to list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Filter {
-    /// Only those that are not terminal.
-    pub open: Open,
-    /// Only those of this status.
-    pub status: Option<Status>,
-    /// Only those of this partition.
-    pub partition: Option<Partition>,
-    /// Only those with a greater id, for the next page.
-    pub after: Option<SagaId>,
-    /// At most this many.
-    pub limit: usize,
-}
-
-/// Whether terminal sagas are listed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Open {
-    /// All sagas.
-    #[default]
-    Any,
-    /// Only those that have not ended.
-    Only,
-}
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self {
-            open: Open::Any,
-            status: None,
-            partition: None,
-            after: None,
-            limit: 100,
-        }
-    }
-}
-
-impl Filter {
-    /// Those that have not ended.
-    pub fn open() -> Self {
-        Self {
-            open: Open::Only,
-            ..Self::default()
-        }
-    }
-
-    /// Those of this status.
-    pub fn of(status: Status) -> Self {
-        Self {
-            status: Some(status),
-            ..Self::default()
-        }
-    }
-
-    /// Those of this partition.
-    #[must_use]
-    pub fn partition(mut self, partition: Partition) -> Self {
-        self.partition = Some(partition);
-        self
-    }
-
-    /// Those with a greater id.
-    #[must_use]
-    pub fn after(mut self, saga: Option<SagaId>) -> Self {
-        self.after = saga;
-        self
-    }
-
-    /// At most this many.
-    #[must_use]
-    pub fn limit(mut self, limit: usize) -> Self {
-        self.limit = limit;
-        self
-    }
-}
-
-/// One line of a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Summary {
-    /// The saga.
-    pub saga: SagaId,
-    /// Its definition.
-    pub definition: Arc<str>,
-    /// Its status.
-    pub status: Status,
-    /// The number of its events.
-    pub version: Version,
-    /// When it wants to be woken.
-    pub wake: Option<Timestamp>,
-    /// The time of its last event.
-    pub updated: Timestamp,
-}
-
-impl Summary {
-    /// The line of a saga after this batch.
-    pub fn of(append: &Append, definition: Arc<str>) -> Self {
-        Self {
-            saga: append.saga,
-            definition,
-            status: append.status,
-            version: append.version(),
-            wake: append.wake,
-            updated: append.at,
-        }
-    }
 }
 
 /// A folded log, to be read in place of its beginning. Only a cache: the log stays whole.
@@ -252,6 +80,71 @@ impl Snapshot {
     }
 }
 
+/// A place in the stream of all events of a store, for whoever reads it to go on from.
+///
+/// ```
+/// use orchestra_saga::Position;
+///
+/// assert!(Position::START < Position::from_u128(1));
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(u128);
+
+impl Position {
+    /// Before the first event.
+    pub const START: Self = Self(0);
+
+    /// The place with this number, as a store counts them.
+    pub const fn from_u128(number: u128) -> Self {
+        Self(number)
+    }
+
+    /// The number of the place.
+    pub const fn as_u128(self) -> u128 {
+        self.0
+    }
+}
+
+/// An event in the stream of all.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// Its place: greater than that of every entry before it.
+    pub position: Position,
+    /// The saga.
+    pub saga: SagaId,
+    /// What happened.
+    pub recorded: Recorded,
+}
+
+impl Entry {
+    /// An event at its place.
+    pub const fn new(position: Position, saga: SagaId, recorded: Recorded) -> Self {
+        Self {
+            position,
+            saga,
+            recorded,
+        }
+    }
+}
+
+/// A definition as a store keeps it: once, under the hash of its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Blueprint {
+    /// The hash, which `saga_started` names.
+    pub hash: Arc<str>,
+    /// The definition as a document.
+    pub document: Payload,
+}
+
+impl Blueprint {
+    /// A definition under its hash.
+    pub const fn new(hash: Arc<str>, document: Payload) -> Self {
+        Self { hash, document }
+    }
+}
+
 /// The durable memory of sagas.
 ///
 /// Laws (each is a test of `conformance`):
@@ -270,13 +163,34 @@ impl Snapshot {
 /// 6. `list` shows the status of the last batch, ordered by id, in pages.
 /// 7. A snapshot is read as it was last saved; it changes nothing else.
 /// 8. Sagas do not see each other's events; an unknown one has none.
+/// 9. `lease` gives nothing while another claim or lease of the partition lasts, and a higher epoch
+///    otherwise. `renew` is refused as [`Fenced`](crate::ErrorKind::Fenced) once somebody else has the
+///    partition; `release` ends a lease at once. Time is the store's own, so clocks of owners do not matter.
+/// 10. `read` passes every acknowledged event once, each saga's in their order; what it has passed by is
+///     never followed by something before it.
+/// 11. A definition is kept under its hash as it was first given.
+/// 12. `purge` forgets sagas that ended before a moment, with everything of theirs, and no others.
 ///
 /// Cancel: a dropped `append` is either whole or absent, and the caller reads which. Drop: a store
 /// that holds a lock releases it; a durable one has an awaited `close`.
 #[async_trait]
 pub trait SagaStore: fmt::Debug + Send + Sync {
-    /// Takes the partition from whoever had it. `owner` is shown to people.
+    /// Takes the partition from whoever had it, until someone else does. `owner` is shown to people.
     async fn claim(&self, partition: Partition, owner: &str) -> Result<Claim>;
+
+    /// Takes the partition for that long, if nobody has it.
+    async fn lease(
+        &self,
+        partition: Partition,
+        owner: &str,
+        term: Duration,
+    ) -> Result<Option<Claim>>;
+
+    /// Lets a lease last that long from now.
+    async fn renew(&self, claim: Claim, term: Duration) -> Result<()>;
+
+    /// Ends a lease: the partition is free.
+    async fn release(&self, claim: Claim) -> Result<()>;
 
     /// Appends a batch and returns the version after it.
     async fn append(&self, claim: Claim, append: &Append) -> Result<Version>;
@@ -303,6 +217,18 @@ pub trait SagaStore: fmt::Debug + Send + Sync {
 
     /// The last snapshot.
     async fn load_snapshot(&self, saga: SagaId) -> Result<Option<Snapshot>>;
+
+    /// The events of all sagas after that place, at most `limit`.
+    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>>;
+
+    /// Keeps a definition.
+    async fn define(&self, blueprint: &Blueprint) -> Result<()>;
+
+    /// The definition of this hash.
+    async fn definition(&self, hash: &str) -> Result<Option<Blueprint>>;
+
+    /// Forgets at most `limit` sagas of the partition that ended before that moment. Returns how many.
+    async fn purge(&self, claim: Claim, before: Timestamp, limit: usize) -> Result<usize>;
 }
 
 macro_rules! forward {
@@ -311,6 +237,23 @@ macro_rules! forward {
         impl<T: SagaStore + ?Sized> SagaStore for $pointer<T> {
             async fn claim(&self, partition: Partition, owner: &str) -> Result<Claim> {
                 (**self).claim(partition, owner).await
+            }
+
+            async fn lease(
+                &self,
+                partition: Partition,
+                owner: &str,
+                term: Duration,
+            ) -> Result<Option<Claim>> {
+                (**self).lease(partition, owner, term).await
+            }
+
+            async fn renew(&self, claim: Claim, term: Duration) -> Result<()> {
+                (**self).renew(claim, term).await
+            }
+
+            async fn release(&self, claim: Claim) -> Result<()> {
+                (**self).release(claim).await
             }
 
             async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {
@@ -344,6 +287,22 @@ macro_rules! forward {
 
             async fn load_snapshot(&self, saga: SagaId) -> Result<Option<Snapshot>> {
                 (**self).load_snapshot(saga).await
+            }
+
+            async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>> {
+                (**self).read(after, limit).await
+            }
+
+            async fn define(&self, blueprint: &Blueprint) -> Result<()> {
+                (**self).define(blueprint).await
+            }
+
+            async fn definition(&self, hash: &str) -> Result<Option<Blueprint>> {
+                (**self).definition(hash).await
+            }
+
+            async fn purge(&self, claim: Claim, before: Timestamp, limit: usize) -> Result<usize> {
+                (**self).purge(claim, before, limit).await
             }
         }
     )+};

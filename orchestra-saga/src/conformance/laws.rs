@@ -1,4 +1,6 @@
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use orchestra_core::{IdempotencyKey, Timestamp};
 use serde_json::json;
@@ -8,7 +10,7 @@ use crate::error::{ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{Partition, SagaId, Version};
 use crate::status::Status;
-use crate::store::{Append, Claim, Filter, SagaStore, Snapshot};
+use crate::store::{Append, Blueprint, Claim, Filter, Position, SagaStore, Snapshot};
 
 type Checked = std::result::Result<(), Violation>;
 type Store = Arc<dyn SagaStore>;
@@ -305,5 +307,176 @@ pub(super) async fn sagas_do_not_mix(store: Store) -> Checked {
     let found = store.load(saga(3), Version(0)).await?;
     expect(found.is_empty(), || {
         format!("an unknown saga has {found:?}")
+    })
+}
+
+/// Long enough for any store to answer meanwhile.
+const LONG: Duration = Duration::from_secs(60);
+/// Short enough to wait for, and longer than a store takes to answer.
+const SHORT: Duration = Duration::from_millis(250);
+
+pub(super) async fn a_lease_keeps_others_out(store: Store) -> Checked {
+    let Some(first) = store.lease(HERE, "first", LONG).await? else {
+        return Err(Violation::new("a free partition is not leased"));
+    };
+    let second = store.lease(HERE, "second", LONG).await?;
+    expect(second.is_none(), || format!("{second:?} beside {first:?}"))?;
+    let other = store.lease(Partition(4), "second", LONG).await?;
+    expect(other.is_some(), || {
+        "another partition is not leased".to_owned()
+    })?;
+    store.renew(first, LONG).await?;
+    store.release(first).await?;
+    let second = store.lease(HERE, "second", LONG).await?;
+    let higher = second.is_some_and(|second| second.epoch > first.epoch);
+    expect(higher, || {
+        format!("{second:?} after {first:?} was given up")
+    })
+}
+
+pub(super) async fn a_lease_that_was_lost_is_not_renewed(store: Store) -> Checked {
+    let Some(first) = store.lease(HERE, "first", LONG).await? else {
+        return Err(Violation::new("a free partition is not leased"));
+    };
+    let second = store.claim(HERE, "second").await?;
+    let late = store.renew(first, LONG).await;
+    refused(&late, ErrorKind::Fenced, "renewing a lease that was taken")?;
+    store.release(first).await?;
+    let third = store.lease(HERE, "third", LONG).await?;
+    expect(third.is_none(), || {
+        format!("{third:?} while {second:?} lasts, after an older lease was given up")
+    })
+}
+
+pub(super) async fn a_lease_ends_with_its_term(store: Store) -> Checked {
+    let Some(first) = store.lease(HERE, "first", SHORT).await? else {
+        return Err(Violation::new("a free partition is not leased"));
+    };
+    for _ in 0..200 {
+        tokio::time::sleep(SHORT / 10).await;
+        if let Some(second) = store.lease(HERE, "second", LONG).await? {
+            return expect(second.epoch > first.epoch, || {
+                format!("{second:?} after {first:?}")
+            });
+        }
+    }
+    Err(Violation::new(format!("{first:?} lasts for ever")))
+}
+
+pub(super) async fn the_stream_passes_every_event_once(store: Store) -> Checked {
+    let claim = claim(&store).await?;
+    let mut expected: HashMap<SagaId, Vec<Version>> = HashMap::new();
+    let mut seen: HashMap<SagaId, Vec<Version>> = HashMap::new();
+    let mut position = Position::START;
+    for round in 0..6_u64 {
+        for number in 1..=3 {
+            let append = match round {
+                0 => start(saga(number)),
+                _ => more(saga(number), round * 2 - 1, &["one", "two"]),
+            };
+            store.append(claim, &append).await?;
+            let versions = append.expected.0 + 1..=append.version().0;
+            expected
+                .entry(saga(number))
+                .or_default()
+                .extend(versions.map(Version));
+        }
+        // What cannot be passed yet is passed later.
+        for entry in store.read(position, 4).await? {
+            expect(entry.position > position, || {
+                format!("{entry:?} after {position:?}")
+            })?;
+            position = entry.position;
+            seen.entry(entry.saga)
+                .or_default()
+                .push(entry.recorded.version);
+        }
+    }
+    for _ in 0..200 {
+        let entries = store.read(position, 100).await?;
+        for entry in entries {
+            expect(entry.position > position, || {
+                format!("{entry:?} after {position:?}")
+            })?;
+            position = entry.position;
+            let loaded = store
+                .load(entry.saga, Version(entry.recorded.version.0 - 1))
+                .await?;
+            expect(loaded.first() == Some(&entry.recorded), || {
+                format!("{entry:?} where the log has {:?}", loaded.first())
+            })?;
+            seen.entry(entry.saga)
+                .or_default()
+                .push(entry.recorded.version);
+        }
+        if seen == expected {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(Violation::new(format!(
+        "{seen:?} where {expected:?} was appended"
+    )))
+}
+
+pub(super) async fn a_definition_is_kept_as_it_was_first(store: Store) -> Checked {
+    let none = store.definition("one").await?;
+    expect(none.is_none(), || format!("{none:?} before any was kept"))?;
+    let blueprint = |hash: &str, text: &str| Blueprint::new(Arc::from(hash), json!(text).into());
+    for (hash, text) in [("one", "first"), ("two", "other"), ("one", "again")] {
+        store.define(&blueprint(hash, text)).await?;
+    }
+    for (hash, text) in [("one", "first"), ("two", "other")] {
+        let found = store.definition(hash).await?;
+        expect(found == Some(blueprint(hash, text)), || {
+            format!("{hash} is {found:?}")
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_purge_forgets_what_ended_before(store: Store) -> Checked {
+    let claim = claim(&store).await?;
+    let key = IdempotencyKey::new("purged").map_err(|error| Violation::new(error.to_string()))?;
+    for number in 1..=4 {
+        let start = start(saga(number)).wake(Some(at(5)));
+        let start = start.start_key((number == 1).then(|| key.clone()));
+        store.append(claim, &start).await?;
+    }
+    for (number, second) in [(1, 10), (2, 20), (3, 10)] {
+        let mut end = more(saga(number), 1, &["end"]).status(Status::Completed);
+        end.at = at(second);
+        store.append(claim, &end).await?;
+    }
+    let old = store.purge(claim, at(10), 10).await?;
+    expect(old == 0, || {
+        format!("{old} purged that ended at that moment")
+    })?;
+    let one = store.purge(claim, at(15), 1).await?;
+    let more = store.purge(claim, at(15), 10).await?;
+    expect((one, more) == (1, 1), || {
+        format!("{one} and {more} purged of two")
+    })?;
+    for (number, events) in [(1, 0), (2, 2), (3, 0), (4, 1)] {
+        let found = store.load(saga(number), Version(0)).await?.len();
+        expect(found == events, || {
+            format!("saga {number} has {found} events, not {events}")
+        })?;
+    }
+    let left: Vec<_> = store.list(&Filter::default().partition(HERE)).await?;
+    let left: Vec<_> = left.into_iter().map(|line| line.saga).collect();
+    expect(left == [saga(2), saga(4)], || {
+        format!("{left:?} are listed")
+    })?;
+    let named = store.find_start(&key).await?;
+    expect(named.is_none(), || {
+        format!("the start key still names {named:?}")
+    })?;
+    let streamed = store.read(Position::START, 100).await?;
+    let gone = streamed
+        .iter()
+        .find(|entry| [saga(1), saga(3)].contains(&entry.saga));
+    expect(gone.is_none(), || {
+        format!("{gone:?} is still in the stream")
     })
 }

@@ -105,7 +105,9 @@ pub(super) fn numbers(steps: &[Spec]) -> HashMap<StepName, u32> {
 
 pub(super) fn pivot(steps: &[Spec]) -> Option<u32> {
     let numbered = steps.iter().zip(0..);
-    let found = numbered.into_iter().find(|(step, _)| step.kind == Kind::Pivot);
+    let found = numbered
+        .into_iter()
+        .find(|(step, _)| step.kind == Kind::Pivot);
     found.map(|(_, number)| number)
 }
 
@@ -121,7 +123,12 @@ fn order(steps: &[Spec]) -> Checked<()> {
         }
         // A retriable step that follows another one follows all that the other one does.
         let of_parents = |&parent: &u32| steps.get(parent as usize).map(|spec| spec.kind);
-        if step.parents.iter().filter_map(of_parents).any(|kind| kind == Kind::Retriable) {
+        if step
+            .parents
+            .iter()
+            .filter_map(of_parents)
+            .any(|kind| kind == Kind::Retriable)
+        {
             continue;
         }
         let before = ancestors(steps, number);

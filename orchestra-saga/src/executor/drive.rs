@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::{Backoff, IdempotencyKey, Timestamp};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use orchestra_core::{Backoff, IdempotencyKey, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Notice;

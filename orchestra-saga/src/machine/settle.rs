@@ -56,9 +56,7 @@ pub(super) fn settle(
 
 /// Whether asking to give up still changes anything.
 fn may_cancel(state: &State) -> bool {
-    state.phase == Phase::Running
-        && state.cancel.is_none()
-        && !unwind::is_committed(state)
+    state.phase == Phase::Running && state.cancel.is_none() && !unwind::is_committed(state)
 }
 
 struct Report<'a> {

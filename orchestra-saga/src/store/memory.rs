@@ -1,13 +1,17 @@
 //! A store that lives as long as its process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 use parking_lot::Mutex;
 
-use super::{Append, Claim, Filter, Open, SagaStore, Snapshot, Summary, Timer};
+use super::term::Terms;
+use super::{
+    Append, Blueprint, Claim, Entry, Filter, Open, Position, SagaStore, Snapshot, Summary, Timer,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Recorded};
 use crate::id::{Epoch, Partition, SagaId, Version};
@@ -33,6 +37,7 @@ use crate::id::{Epoch, Partition, SagaId, Version};
 pub struct MemoryStore {
     capacity: usize,
     inner: Mutex<Inner>,
+    terms: Terms,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +45,42 @@ struct Inner {
     sagas: BTreeMap<SagaId, Row>,
     keys: HashMap<IdempotencyKey, SagaId>,
     epochs: HashMap<Partition, Epoch>,
+    timers: BTreeSet<(Partition, Timestamp, SagaId)>,
+    stream: Stream,
+    definitions: HashMap<Arc<str>, Blueprint>,
+}
+
+/// Where the events of all sagas stand, in the order of their appends.
+#[derive(Debug, Default)]
+struct Stream {
+    /// How many were dropped from the front.
+    before: u64,
+    places: VecDeque<(SagaId, Version)>,
+}
+
+impl Stream {
+    fn push(&mut self, append: &Append) {
+        let versions = append.expected.0 + 1..=append.version().0;
+        let places = versions.map(|version| (append.saga, Version(version)));
+        self.places.extend(places);
+    }
+
+    /// Drops the beginning whose sagas are gone.
+    fn trim(&mut self, lives: impl Fn(&SagaId) -> bool) {
+        while self.places.front().is_some_and(|(saga, _)| !lives(saga)) {
+            self.places.pop_front();
+            self.before += 1;
+        }
+    }
+
+    /// The places after that one, with their numbers.
+    fn after(&self, position: Position) -> impl Iterator<Item = (u64, (SagaId, Version))> + '_ {
+        let seen = u64::try_from(position.as_u128()).unwrap_or(u64::MAX);
+        let skip = seen.saturating_sub(self.before);
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let first = self.before + 1;
+        (first..).zip(self.places.iter().copied()).skip(skip)
+    }
 }
 
 #[derive(Debug)]
@@ -57,6 +98,7 @@ impl MemoryStore {
         Self {
             capacity,
             inner: Mutex::default(),
+            terms: Terms::default(),
         }
     }
 }
@@ -70,8 +112,7 @@ impl Default for MemoryStore {
 
 impl Inner {
     fn check_claim(&self, claim: Claim) -> Result<()> {
-        let current = self.epochs.get(&claim.partition).copied();
-        let current = current.unwrap_or_default();
+        let current = self.epoch(claim.partition);
         if claim.epoch == current {
             return Ok(());
         }
@@ -113,10 +154,72 @@ impl Inner {
             let message = format!("the store holds {capacity} sagas and none has ended");
             return Err(Error::new(ErrorKind::Full, message));
         };
-        if let Some(key) = self.sagas.remove(&oldest).and_then(|row| row.start_key) {
-            self.keys.remove(&key);
-        }
+        self.forget(oldest);
         Ok(())
+    }
+
+    fn forget(&mut self, saga: SagaId) {
+        let Some(row) = self.sagas.remove(&saga) else {
+            return;
+        };
+        if let Some(key) = &row.start_key {
+            self.keys.remove(key);
+        }
+        self.set_timer(row.partition, saga, (row.summary.wake, None));
+        let sagas = &self.sagas;
+        self.stream.trim(|saga| sagas.contains_key(saga));
+    }
+
+    fn set_timer(
+        &mut self,
+        partition: Partition,
+        saga: SagaId,
+        (before, after): (Option<Timestamp>, Option<Timestamp>),
+    ) {
+        if before == after {
+            return;
+        }
+        if let Some(at) = before {
+            self.timers.remove(&(partition, at, saga));
+        }
+        if let Some(at) = after {
+            self.timers.insert((partition, at, saga));
+        }
+    }
+
+    fn append(&mut self, claim: Claim, append: &Append, capacity: usize) -> Result<()> {
+        self.check_claim(claim)?;
+        let before = match self.sagas.get_mut(&append.saga) {
+            None if append.expected == Version(0) => {
+                self.start(claim, append, capacity)?;
+                None
+            }
+            None => return Err(stale(append, Version(0))),
+            Some(row) if row.partition != claim.partition => {
+                return Err(foreign(append, claim, row.partition));
+            }
+            Some(row) if row.summary.version != append.expected => {
+                return Err(stale(append, row.summary.version));
+            }
+            Some(row) => {
+                row.events.extend(append.recorded(claim.epoch));
+                let definition = Arc::clone(&row.summary.definition);
+                std::mem::replace(&mut row.summary, Summary::of(append, definition)).wake
+            }
+        };
+        self.set_timer(claim.partition, append.saga, (before, append.wake));
+        self.stream.push(append);
+        Ok(())
+    }
+
+    fn epoch(&self, partition: Partition) -> Epoch {
+        self.epochs.get(&partition).copied().unwrap_or_default()
+    }
+
+    fn claim(&mut self, partition: Partition) -> Claim {
+        let epoch = self.epochs.entry(partition).or_default();
+        epoch.0 += 1;
+        Claim::new(partition, *epoch)
     }
 }
 
@@ -135,30 +238,38 @@ pub(super) fn foreign(append: &Append, claim: Claim, home: Partition) -> Error {
 impl SagaStore for MemoryStore {
     async fn claim(&self, partition: Partition, _owner: &str) -> Result<Claim> {
         let mut inner = self.inner.lock();
-        let epoch = inner.epochs.entry(partition).or_default();
-        epoch.0 += 1;
-        Ok(Claim::new(partition, *epoch))
+        let claim = inner.claim(partition);
+        self.terms.begin(claim, None);
+        Ok(claim)
+    }
+
+    async fn lease(
+        &self,
+        partition: Partition,
+        _owner: &str,
+        term: Duration,
+    ) -> Result<Option<Claim>> {
+        let mut inner = self.inner.lock();
+        if !self.terms.is_free(partition) {
+            return Ok(None);
+        }
+        let claim = inner.claim(partition);
+        self.terms.begin(claim, Some(term));
+        Ok(Some(claim))
+    }
+
+    async fn renew(&self, claim: Claim, term: Duration) -> Result<()> {
+        self.terms.renew(claim, term)
+    }
+
+    async fn release(&self, claim: Claim) -> Result<()> {
+        self.terms.release(claim);
+        Ok(())
     }
 
     async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {
-        let mut inner = self.inner.lock();
-        inner.check_claim(claim)?;
-        let version = append.version();
-        match inner.sagas.get_mut(&append.saga) {
-            None if append.expected == Version(0) => inner.start(claim, append, self.capacity)?,
-            None => return Err(stale(append, Version(0))),
-            Some(row) if row.partition != claim.partition => {
-                return Err(foreign(append, claim, row.partition));
-            }
-            Some(row) if row.summary.version != append.expected => {
-                return Err(stale(append, row.summary.version));
-            }
-            Some(row) => {
-                row.events.extend(append.recorded(claim.epoch));
-                row.summary = Summary::of(append, Arc::clone(&row.summary.definition));
-            }
-        }
-        Ok(version)
+        self.inner.lock().append(claim, append, self.capacity)?;
+        Ok(append.version())
     }
 
     async fn load(&self, saga: SagaId, after: Version) -> Result<Vec<Recorded>> {
@@ -182,20 +293,14 @@ impl SagaStore for MemoryStore {
         limit: usize,
     ) -> Result<Vec<Timer>> {
         let inner = self.inner.lock();
-        let rows = inner
-            .sagas
-            .values()
-            .filter(|row| row.partition == partition);
-        let mut due: Vec<_> = rows
-            .filter_map(|row| {
-                let at = row.summary.wake.filter(|at| *at <= now)?;
-                let saga = row.summary.saga;
-                Some(Timer { at, saga })
-            })
-            .collect();
-        due.sort_by_key(|timer| (timer.at, timer.saga));
-        due.truncate(limit);
-        Ok(due)
+        let first = (
+            partition,
+            Timestamp::UNIX_EPOCH,
+            SagaId::from_bytes([0; 16]),
+        );
+        let last = (partition, now, SagaId::from_bytes([u8::MAX; 16]));
+        let due = inner.timers.range(first..=last).take(limit);
+        Ok(due.map(|&(_, at, saga)| Timer { at, saga }).collect())
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Summary>> {
@@ -223,5 +328,49 @@ impl SagaStore for MemoryStore {
     async fn load_snapshot(&self, saga: SagaId) -> Result<Option<Snapshot>> {
         let inner = self.inner.lock();
         Ok(inner.sagas.get(&saga).and_then(|row| row.snapshot.clone()))
+    }
+
+    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>> {
+        let inner = self.inner.lock();
+        let entry = |(number, (saga, version)): (u64, (SagaId, Version))| {
+            let row = inner.sagas.get(&saga)?;
+            let recorded = row.events.get(usize::try_from(version.0).ok()? - 1)?;
+            let position = Position::from_u128(u128::from(number));
+            Some(Entry::new(position, saga, recorded.clone()))
+        };
+        Ok(inner
+            .stream
+            .after(after)
+            .filter_map(entry)
+            .take(limit)
+            .collect())
+    }
+
+    async fn define(&self, blueprint: &Blueprint) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let known = inner.definitions.entry(Arc::clone(&blueprint.hash));
+        let _kept = known.or_insert_with(|| blueprint.clone());
+        Ok(())
+    }
+
+    async fn definition(&self, hash: &str) -> Result<Option<Blueprint>> {
+        Ok(self.inner.lock().definitions.get(hash).cloned())
+    }
+
+    async fn purge(&self, claim: Claim, before: Timestamp, limit: usize) -> Result<usize> {
+        let mut inner = self.inner.lock();
+        inner.check_claim(claim)?;
+        let ended = |row: &&Row| {
+            let Summary {
+                status, updated, ..
+            } = row.summary;
+            row.partition == claim.partition && status.is_terminal() && updated < before
+        };
+        let found = inner.sagas.values().filter(ended).take(limit);
+        let found: Vec<_> = found.map(|row| row.summary.saga).collect();
+        for &saga in &found {
+            inner.forget(saga);
+        }
+        Ok(found.len())
     }
 }

@@ -22,7 +22,10 @@ use orchestra_core::{IdempotencyKey, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Append, Claim, Filter, SagaStore, Snapshot, Summary, Timer};
+use super::term::Terms;
+use super::{
+    Append, Blueprint, Claim, Entry, Filter, Position, SagaStore, Snapshot, Summary, Timer,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Recorded;
 use crate::id::{Partition, SagaId, Version};

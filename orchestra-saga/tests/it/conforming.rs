@@ -23,7 +23,7 @@ mod sqlite {
     });
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn each_saboteur_fails_exactly_the_law_it_breaks() {
     for (fault, broken) in Fault::ALL {
         let mut failed = Vec::new();

@@ -6,12 +6,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 use orchestra_saga::{
-    Append, Claim, Executor, Filter, MemoryStore, Operation, Partition, Recorded, Result, SagaId,
-    SagaStore, SagaView, Snapshot, Start, Status, Summary, Timer, Version,
+    Append, Blueprint, Claim, Entry, Executor, Filter, MemoryStore, Operation, Partition, Position,
+    Recorded, Result, SagaId, SagaStore, SagaView, Snapshot, Start, Status, Summary, Timer,
+    Version,
 };
 use tokio::sync::Notify;
 
@@ -77,6 +79,34 @@ impl SagaStore for Mortal {
 
     async fn load_snapshot(&self, saga: SagaId) -> Result<Option<Snapshot>> {
         self.store.load_snapshot(saga).await
+    }
+
+    async fn lease(&self, of: Partition, owner: &str, term: Duration) -> Result<Option<Claim>> {
+        self.store.lease(of, owner, term).await
+    }
+
+    async fn renew(&self, claim: Claim, term: Duration) -> Result<()> {
+        self.store.renew(claim, term).await
+    }
+
+    async fn release(&self, claim: Claim) -> Result<()> {
+        self.store.release(claim).await
+    }
+
+    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>> {
+        self.store.read(after, limit).await
+    }
+
+    async fn define(&self, blueprint: &Blueprint) -> Result<()> {
+        self.store.define(blueprint).await
+    }
+
+    async fn definition(&self, hash: &str) -> Result<Option<Blueprint>> {
+        self.store.definition(hash).await
+    }
+
+    async fn purge(&self, claim: Claim, before: Timestamp, limit: usize) -> Result<usize> {
+        self.store.purge(claim, before, limit).await
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use orchestra_core::{Backoff, IdempotencyKey, Timestamp};
 use orchestra_saga::machine::{Input, Phase};
 use orchestra_saga::{
-    Applied, Call, Definition, Epoch, Event, Failure, Handle, Kind, Machine, Operation, Payload, Recorded,
-    Retry, SagaId, StepName, StepOutcome, Unwind, Version,
+    Applied, Call, Definition, Epoch, Event, Failure, Handle, Kind, Machine, Operation, Payload,
+    Recorded, Retry, SagaId, StepName, StepOutcome, Unwind, Version,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
