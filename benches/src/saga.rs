@@ -33,8 +33,7 @@ pub async fn executor() -> Result<Executor, Error> {
 
 /// Runs one saga to its end.
 pub async fn run(executor: &Executor) -> Result<(), Error> {
-    let saga = executor.start(Start::of("noop").input(&7)?).await?;
-    let view = executor.wait(saga).await?;
+    let view = executor.run(Start::of("noop").input(&7)?).await?;
     assert_eq!(view.status, Status::Completed);
     Ok(())
 }

@@ -30,8 +30,8 @@ use crate::payload::Payload;
 use crate::recovery;
 use crate::status::{SagaView, Status};
 use crate::step::Operation;
-use crate::store::{Append, Filter, SagaStore, Summary};
-use drive::{First, Letter};
+use crate::store::{Filter, SagaStore, Summary};
+use drive::{First, Letter, New};
 use shared::Shared;
 
 /// What an executor tells its listener.
@@ -218,6 +218,27 @@ impl Executor {
     ///
     /// Cancel: the start goes on without its caller.
     pub async fn start(&self, start: Start) -> Result<SagaId> {
+        self.begin(start, None).await
+    }
+
+    /// Starts a saga and waits until it has ended, without reading its log for that.
+    ///
+    /// Cancel: the saga goes on without its caller.
+    pub async fn run(&self, start: Start) -> Result<SagaView> {
+        let (ended, view) = oneshot::channel();
+        let saga = self.begin(start, Some(ended)).await?;
+        match view.await {
+            Ok(view) => Ok(view),
+            // It was started before, sleeps, or is read again.
+            Err(_dropped) => self.wait(saga).await,
+        }
+    }
+
+    async fn begin(
+        &self,
+        start: Start,
+        ended: Option<oneshot::Sender<SagaView>>,
+    ) -> Result<SagaId> {
         let shared = &self.shared;
         shared.check_accepting()?;
         let definition = shared.definition(&start.definition, start.version.as_deref())?;
@@ -227,9 +248,16 @@ impl Executor {
         let saga = SagaId::from_parts(now, shared.draw_wide());
         let mut machine = Machine::new(definition, saga);
         let events = machine.start(start.input.clone(), start.trace.as_ref(), now);
-        let append = Append::new(saga, Version(0), now, events).start_key(start.key.clone());
-        let (reply, answer) = oneshot::channel();
-        shared.spawn(saga, permit, First::start(machine, append, reply));
+        let (durable, answer) = oneshot::channel();
+        let new = New {
+            machine,
+            events,
+            key: start.key.clone(),
+            at: now,
+            durable,
+            ended,
+        };
+        shared.spawn(saga, permit, First::Start(Box::new(new)));
         match answer.await {
             Ok(Ok(())) => Ok(saga),
             Ok(Err(error)) if error.kind() == ErrorKind::DuplicateStart => {

@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::id::{SagaId, Version};
 use crate::machine::{Input, Machine};
 use crate::recovery;
-use crate::status::Status;
+use crate::status::{SagaView, Status};
 use crate::store::Append;
 
 /// How fast a saga whose store fails is read again.
@@ -58,23 +58,13 @@ pub(super) enum First {
 
 /// A saga that is not in the store yet, and who wants to know that it is.
 pub(super) struct New {
-    machine: Machine,
-    append: Append,
-    reply: oneshot::Sender<Result<()>>,
-}
-
-impl First {
-    pub(super) fn start(
-        machine: Machine,
-        append: Append,
-        reply: oneshot::Sender<Result<()>>,
-    ) -> Self {
-        Self::Start(Box::new(New {
-            machine,
-            append,
-            reply,
-        }))
-    }
+    pub(super) machine: Machine,
+    pub(super) events: Vec<Event>,
+    pub(super) key: Option<IdempotencyKey>,
+    pub(super) at: Timestamp,
+    pub(super) durable: oneshot::Sender<Result<()>>,
+    /// Is sent the end, unless the saga sleeps or is read again before.
+    pub(super) ended: Option<oneshot::Sender<SagaView>>,
 }
 
 /// Runs a saga until it has ended, sleeps, or the executor stops.
@@ -127,16 +117,11 @@ impl Task {
     /// Makes the start durable and goes on. Whether the task is over.
     async fn start(&mut self, new: New) -> bool {
         let mut run = Run::new(Arc::clone(&self.shared), new.machine);
-        let Append {
-            events,
-            start_key,
-            at,
-            ..
-        } = new.append;
-        match run.append(events, start_key, at).await {
+        match run.append(new.events, new.key, new.at).await {
             Ok(()) => {
                 // A caller who went away does not stop the saga.
-                let _gone = new.reply.send(Ok(()));
+                let _gone = new.durable.send(Ok(()));
+                run.ended = new.ended;
                 self.follow(run, None).await
             }
             Err(error) => {
@@ -145,7 +130,7 @@ impl Task {
                 if error.kind() == ErrorKind::Fenced {
                     self.shared.fence(&error);
                 }
-                let _gone = new.reply.send(Err(error));
+                let _gone = new.durable.send(Err(error));
                 if refused {
                     self.leave();
                 }
@@ -172,7 +157,10 @@ impl Task {
     /// Whether the task is over.
     async fn follow(&mut self, mut run: Run, letter: Option<Letter>) -> bool {
         match run.go(&self.inbox, letter).await {
-            Ok(()) => self.leave_if_empty(),
+            Ok(()) => {
+                run.tell_the_end();
+                self.leave_if_empty()
+            }
             Err(error) => self.failed(error, None).await,
         }
     }
@@ -232,6 +220,7 @@ struct Run {
     machine: Machine,
     calls: FuturesUnordered<BoxFuture<'static, Input>>,
     snapshot: Version,
+    ended: Option<oneshot::Sender<SagaView>>,
 }
 
 impl Run {
@@ -242,6 +231,7 @@ impl Run {
             machine,
             calls: FuturesUnordered::new(),
             snapshot,
+            ended: None,
         }
     }
 
@@ -266,6 +256,14 @@ impl Run {
             // A saga whose steps answer at once is no reason for others to wait.
             tokio::task::consume_budget().await;
             next = Some(self.next(inbox).await);
+        }
+    }
+
+    fn tell_the_end(&mut self) {
+        if Status::of(self.machine.state()).is_terminal()
+            && let Some(ended) = self.ended.take()
+        {
+            let _gone = ended.send(SagaView::of(&self.machine));
         }
     }
 
