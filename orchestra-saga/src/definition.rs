@@ -9,14 +9,18 @@
 
 mod builder;
 mod check;
+mod children;
+mod confirm;
 mod handle;
 mod step;
+mod waiting;
 
 pub use builder::Builder;
+pub(crate) use children::Children;
 pub use handle::{Edges, Handle, Inputs};
 pub use step::StepBuilder;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +58,12 @@ pub enum Unwind {
     Parallel,
     /// One after the other, in the reverse order of definition.
     Sequential,
+    /// All at the same time. Every compensatable step must be
+    /// [`commutative`](StepBuilder::commutative).
+    Unordered,
+    /// The saga never goes back: a step that fails is parked, tried again slowly and shown, and cannot
+    /// be cancelled (forward recovery alone).
+    Never,
 }
 
 /// The checked, immutable graph of a saga.
@@ -104,8 +114,29 @@ pub(crate) struct Spec {
     pub(crate) children: Vec<u32>,
     pub(crate) action: Body,
     pub(crate) compensation: Option<Body>,
+    pub(crate) probe: Option<Body>,
     pub(crate) effort: Effort,
     pub(crate) undo: Effort,
+    /// The longest silence of an attempt.
+    pub(crate) heartbeat: Option<Duration>,
+    /// How often the saga may go back to it and forward again.
+    pub(crate) save_point: u32,
+    /// Its compensation may run in any order.
+    pub(crate) is_commutative: bool,
+}
+
+impl Spec {
+    /// Everything that it runs.
+    pub(crate) fn bodies(&self) -> impl Iterator<Item = &Body> {
+        let others = [self.compensation.as_ref(), self.probe.as_ref()];
+        std::iter::once(&self.action).chain(others.into_iter().flatten())
+    }
+
+    /// Whether the saga may have to go back because of it.
+    pub(crate) fn is_fallible(&self) -> bool {
+        self.kind != Kind::Retriable
+            && !matches!(self.action, Body::Timer(_) | Body::Signal(_, None))
+    }
 }
 
 /// What is run.
@@ -113,6 +144,12 @@ pub(crate) struct Spec {
 pub(crate) enum Body {
     Code(Arc<dyn Step>),
     Request(StepCall),
+    /// Waits that long.
+    Timer(Duration),
+    /// Waits for a signal of this name.
+    Signal(Arc<str>, Option<Duration>),
+    /// Runs sagas of its own.
+    Children(Arc<dyn Children>),
 }
 
 /// Where a value comes from.
@@ -172,13 +209,10 @@ impl Definition {
 
     /// The services that its declarative steps call, each once, in the order of their names.
     pub fn services(&self) -> BTreeSet<&ServiceName> {
-        let bodies = self
-            .steps
-            .iter()
-            .flat_map(|step| [Some(&step.action), step.compensation.as_ref()]);
-        let services = bodies.flatten().filter_map(|body| match body {
+        let requests = self.steps.iter().flat_map(Spec::bodies);
+        let services = requests.filter_map(|body| match body {
             Body::Request(request) => Some(request.service()),
-            Body::Code(_) => None,
+            _ => None,
         });
         services.collect()
     }
@@ -197,16 +231,35 @@ impl Definition {
         Ok(())
     }
 
+    /// Whether a completed saga can still be taken back: no step of it is final.
+    pub(crate) fn is_reversible(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.all(|spec| matches!(spec.kind, Kind::Compensatable | Kind::ReadOnly))
+    }
+
     /// Whether a step is a request, for which an executor needs a caller.
     pub(crate) fn has_requests(&self) -> bool {
-        let request = |body: &Body| matches!(body, Body::Request(_));
-        self.steps
-            .iter()
-            .any(|step| request(&step.action) || step.compensation.as_ref().is_some_and(request))
+        let mut bodies = self.steps.iter().flat_map(Spec::bodies);
+        bodies.any(|body| matches!(body, Body::Request(_)))
     }
 
     pub(crate) fn index_of(&self, step: &StepName) -> Option<u32> {
         self.numbers.get(step).copied()
+    }
+
+    /// All steps that depend on this one.
+    pub(crate) fn descendants(&self, step: u32) -> HashSet<u32> {
+        let mut found = HashSet::new();
+        let mut open = vec![step];
+        while let Some(next) = open.pop() {
+            let new = self
+                .spec(next)
+                .children
+                .iter()
+                .filter(|&&child| found.insert(child));
+            open.extend(new);
+        }
+        found
     }
 
     /// The step of a number that this definition gave out.

@@ -22,6 +22,10 @@ pub enum ErrorKind {
     DefinitionChanged,
     /// The input does not have the type that the definition asks for.
     InvalidInput,
+    /// A payload is larger than allowed.
+    TooLarge,
+    /// The log of the saga is as long as it may be: signals and heartbeats are refused.
+    HistoryFull,
     /// As many sagas as allowed are running.
     Overloaded,
     /// The executor is shutting down.

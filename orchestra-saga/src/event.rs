@@ -3,9 +3,10 @@
 //! The state of a saga is the fold of its events and nothing else. An effect outside is caused only by
 //! a `…_scheduled` event that is already durable: the write-ahead intent.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::id::{Epoch, StepName, Version};
+use crate::id::{Epoch, SagaId, StepName, Version};
 use crate::payload::Payload;
 use crate::step::{Applied, Operation};
 use orchestra_core::{IdempotencyKey, Timestamp};
@@ -63,6 +64,54 @@ pub enum Cause {
     },
     /// The deadline of the saga passed before its point of no return.
     TimedOut,
+    /// It had completed, and whoever it was part of goes back.
+    Revoked {
+        /// What they said.
+        reason: String,
+    },
+}
+
+/// Who intervened by hand, and why: kept with the saga for an audit.
+///
+/// ```
+/// let by = orchestra_saga::Operator::new("ada", "the bank confirmed it by phone");
+/// assert_eq!(by.to_string(), "ada: the bank confirmed it by phone");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Operator {
+    /// Their name.
+    pub who: String,
+    /// Their reason.
+    pub why: String,
+}
+
+impl Operator {
+    /// This person, for this reason.
+    pub fn new(who: impl Into<String>, why: impl Into<String>) -> Self {
+        Self {
+            who: who.into(),
+            why: why.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Operator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.who, self.why)
+    }
+}
+
+/// What an operator found out about an operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Resolution {
+    /// An action took effect and returned this, or is skipped with this in its place; a compensation is
+    /// done, whatever this is.
+    Done(Payload),
+    /// An action had no effect and is not tried again.
+    NotApplied,
 }
 
 /// One thing that happened to a saga.
@@ -85,6 +134,22 @@ pub enum Event {
         /// The caller's `traceparent`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trace: Option<Arc<str>>,
+        /// What it can be searched by.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        attributes: BTreeMap<String, String>,
+        /// The saga of which it is a part.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<SagaId>,
+        /// The saga whose beginning it repeats.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fork_of: Option<SagaId>,
+    },
+    /// A step of the saga that this one repeats had this output; its effect stays that saga's.
+    StepCopied {
+        /// The step.
+        step: StepName,
+        /// What it returned there.
+        output: Payload,
     },
     /// An attempt of a step may now be made: the write-ahead intent.
     StepScheduled {
@@ -139,11 +204,98 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry: Option<Timestamp>,
     },
+    /// A long attempt is alive, and can be continued from here.
+    StepHeartbeat {
+        /// The step.
+        step: StepName,
+        /// The attempt.
+        attempt: u32,
+        /// How far it has come, in its own words.
+        details: Payload,
+    },
+    /// A step that only waits has begun to.
+    TimerSet {
+        /// The step.
+        step: StepName,
+        /// Until when.
+        due: Timestamp,
+    },
+    /// Its time has come, and the step is done.
+    TimerFired {
+        /// The step.
+        step: StepName,
+    },
+    /// A step waits for a signal.
+    SignalAwaited {
+        /// The step.
+        step: StepName,
+        /// How long, if not for ever.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+    },
+    /// Someone sent a signal; it is kept until a step takes it.
+    SignalReceived {
+        /// Its name.
+        name: Arc<str>,
+        /// What tells it from others of that name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<IdempotencyKey>,
+        /// What it says.
+        payload: Payload,
+    },
+    /// The step has taken the oldest signal that it waits for, and is done.
+    SignalTaken {
+        /// The step.
+        step: StepName,
+    },
+    /// A question whether a step took effect may now be asked.
+    ProbeScheduled {
+        /// The step.
+        step: StepName,
+        /// Which question, from 1.
+        attempt: u32,
+        /// When it is given up.
+        deadline: Timestamp,
+    },
+    /// It is known now whether the step took effect.
+    ProbeCompleted {
+        /// The step.
+        step: StepName,
+        /// Which question.
+        attempt: u32,
+        /// What the step returned, if it took effect.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "present"
+        )]
+        applied: Option<Payload>,
+    },
+    /// The question had no answer.
+    ProbeFailed {
+        /// The step.
+        step: StepName,
+        /// Which question.
+        attempt: u32,
+        /// What was said.
+        reason: String,
+        /// When it is asked again; if never, the step is compensated in case it took effect.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry: Option<Timestamp>,
+    },
     /// From here on the saga goes back.
     CompensationStarted {
         /// Why.
         #[serde(flatten)]
         cause: Cause,
+        /// Only to this save-point, from which it goes forward again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<StepName>,
+    },
+    /// It is back at its save-point, and goes forward again from there.
+    SagaRestarted {
+        /// The step that is the save-point.
+        step: StepName,
     },
     /// An attempt to compensate a step may now be made: the write-ahead intent.
     CompensationScheduled {
@@ -189,7 +341,36 @@ pub enum Event {
         retry: Timestamp,
     },
     /// An operator asked to try parked steps again at once.
-    SagaResumed,
+    SagaRetried {
+        /// Who.
+        by: Operator,
+    },
+    /// An operator says what became of an operation.
+    StepResolved {
+        /// The step.
+        step: StepName,
+        /// Which of its operations.
+        op: Operation,
+        /// What they found out.
+        resolution: Resolution,
+        /// Who.
+        by: Operator,
+    },
+    /// Nothing is begun until it is resumed.
+    SagaPaused {
+        /// Who asked for it.
+        by: Operator,
+    },
+    /// It goes on after a pause.
+    SagaResumed {
+        /// Who asked for it.
+        by: Operator,
+    },
+    /// It had completed, and goes back after all.
+    SagaRevoked {
+        /// Why.
+        reason: String,
+    },
     /// Someone asked to give the saga up.
     SagaCancelRequested {
         /// What they said.
@@ -217,7 +398,22 @@ impl Event {
             Self::CompensationCompleted { .. } => "compensation_completed",
             Self::CompensationFailed { .. } => "compensation_failed",
             Self::SagaParked { .. } => "saga_parked",
-            Self::SagaResumed => "saga_resumed",
+            Self::SagaRetried { .. } => "saga_retried",
+            Self::SagaPaused { .. } => "saga_paused",
+            Self::SagaResumed { .. } => "saga_resumed",
+            Self::SagaRevoked { .. } => "saga_revoked",
+            Self::SagaRestarted { .. } => "saga_restarted",
+            Self::StepCopied { .. } => "step_copied",
+            Self::StepHeartbeat { .. } => "step_heartbeat",
+            Self::StepResolved { .. } => "step_resolved",
+            Self::TimerSet { .. } => "timer_set",
+            Self::TimerFired { .. } => "timer_fired",
+            Self::SignalAwaited { .. } => "signal_awaited",
+            Self::SignalReceived { .. } => "signal_received",
+            Self::SignalTaken { .. } => "signal_taken",
+            Self::ProbeScheduled { .. } => "probe_scheduled",
+            Self::ProbeCompleted { .. } => "probe_completed",
+            Self::ProbeFailed { .. } => "probe_failed",
             Self::SagaCancelRequested { .. } => "saga_cancel_requested",
             Self::SagaRecovered => "saga_recovered",
             Self::SagaCompleted => "saga_completed",
@@ -235,6 +431,16 @@ impl Event {
             | Self::CompensationScheduled { step, .. }
             | Self::CompensationCompleted { step, .. }
             | Self::CompensationFailed { step, .. }
+            | Self::StepCopied { step, .. }
+            | Self::StepHeartbeat { step, .. }
+            | Self::StepResolved { step, .. }
+            | Self::TimerSet { step, .. }
+            | Self::TimerFired { step }
+            | Self::SignalAwaited { step, .. }
+            | Self::SignalTaken { step }
+            | Self::ProbeScheduled { step, .. }
+            | Self::ProbeCompleted { step, .. }
+            | Self::ProbeFailed { step, .. }
             | Self::SagaParked { step, .. } => Some(step),
             _ => None,
         }

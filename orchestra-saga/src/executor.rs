@@ -5,157 +5,39 @@
 //! saga is read again from its log and goes on. When a later claim fences this executor off, it stops
 //! calling at once.
 
+mod admission;
 mod attempt;
 mod builder;
+mod children;
 mod drive;
+mod intervene;
+mod limits;
 mod mailbox;
+mod notice;
 mod shared;
+mod start;
+mod starting;
 mod timekeeper;
 
 pub use builder::Builder;
+pub use intervene::Delivery;
+pub use notice::Notice;
+pub use start::Start;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use orchestra_core::{IdempotencyKey, Timestamp, TraceContext};
-use serde::Serialize;
+use orchestra_core::IdempotencyKey;
 use tokio::sync::oneshot;
 use tokio_util::sync::DropGuard;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Recorded};
-use crate::id::{Epoch, SagaId, StepName, Version};
-use crate::machine::{Input, Machine};
-use crate::payload::Payload;
-use crate::recovery;
+use crate::error::Result;
+use crate::event::Recorded;
+use crate::id::{Epoch, SagaId, Version};
+use crate::machine::Input;
 use crate::status::{SagaView, Status};
-use crate::step::Operation;
 use crate::store::{Filter, SagaStore, Summary};
-use drive::{First, Letter, New};
 use shared::Shared;
-
-/// What an executor tells its listener.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Notice<'a> {
-    /// A batch is durable.
-    Appended {
-        /// The saga.
-        saga: SagaId,
-        /// Its definition.
-        definition: &'a str,
-        /// The status after the batch.
-        status: Status,
-        /// When the saga was started.
-        started: Timestamp,
-        /// When the batch was decided.
-        at: Timestamp,
-        /// What happened.
-        events: &'a [Event],
-    },
-    /// An attempt ended; its result is not durable yet.
-    Attempted {
-        /// The saga.
-        saga: SagaId,
-        /// Its definition.
-        definition: &'a str,
-        /// The step.
-        step: &'a StepName,
-        /// Doing or undoing.
-        op: Operation,
-        /// The number of the attempt.
-        attempt: u32,
-        /// `done`, `rejected`, `retryable` or `unknown`.
-        outcome: &'static str,
-        /// How long it took.
-        took: Duration,
-        /// The trace of the saga.
-        trace: Option<&'a TraceContext>,
-    },
-    /// The store failed; the saga is read again and goes on.
-    StoreFailed {
-        /// The saga.
-        saga: SagaId,
-        /// What the store said.
-        error: &'a Error,
-    },
-    /// A saga that this executor cannot continue: its definition is missing or changed, or its log
-    /// makes no sense. It stays in the store as it is.
-    Unrecoverable {
-        /// The saga.
-        saga: SagaId,
-        /// Why.
-        error: &'a Error,
-    },
-    /// Another executor owns the partition: this one has stopped.
-    Fenced {
-        /// What the store said.
-        error: &'a Error,
-    },
-}
-
-/// What to start.
-///
-/// ```
-/// use orchestra_core::IdempotencyKey;
-/// use orchestra_saga::Start;
-///
-/// let start = Start::of("checkout")
-///     .input(&serde_json::json!({ "order": 7 }))?
-///     .key(IdempotencyKey::new("order-7")?);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct Start {
-    definition: String,
-    version: Option<String>,
-    input: Payload,
-    key: Option<IdempotencyKey>,
-    trace: Option<TraceContext>,
-}
-
-impl Start {
-    /// A saga of the version of this definition that was given to the executor last.
-    pub fn of(definition: impl Into<String>) -> Self {
-        Self {
-            definition: definition.into(),
-            version: None,
-            input: Payload::default(),
-            key: None,
-            trace: None,
-        }
-    }
-
-    /// Of exactly this version.
-    #[must_use]
-    pub fn version(mut self, version: impl Into<String>) -> Self {
-        self.version = Some(version.into());
-        self
-    }
-
-    /// With this input.
-    pub fn input<T: Serialize + ?Sized>(mut self, input: &T) -> Result<Self> {
-        self.input = Payload::of(input).map_err(|source| {
-            let message = format!("input of saga definition {} is not JSON", self.definition);
-            Error::new(ErrorKind::InvalidInput, message).caused_by(source)
-        })?;
-        Ok(self)
-    }
-
-    /// Once for this key: a repetition returns the saga of the first start.
-    #[must_use]
-    pub fn key(mut self, key: impl Into<Option<IdempotencyKey>>) -> Self {
-        self.key = key.into();
-        self
-    }
-
-    /// Inside this trace.
-    #[must_use]
-    pub fn trace(mut self, trace: impl Into<Option<TraceContext>>) -> Self {
-        self.trace = trace.into();
-        self
-    }
-}
+use starting::Seat;
 
 /// What became of a request to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -239,64 +121,12 @@ impl Executor {
         start: Start,
         ended: Option<oneshot::Sender<SagaView>>,
     ) -> Result<SagaId> {
-        let shared = &self.shared;
-        shared.check_accepting()?;
-        let definition = shared.definition(&start.definition, start.version.as_deref())?;
-        definition.check_input(&start.input)?;
-        let permit = shared.try_permit()?;
-        let now = shared.now();
-        let saga = SagaId::from_parts(now, shared.draw_wide());
-        let mut machine = Machine::new(definition, saga);
-        let events = machine.start(start.input.clone(), start.trace.as_ref(), now);
-        let (durable, answer) = oneshot::channel();
-        let new = New {
-            machine,
-            events,
-            key: start.key.clone(),
-            at: now,
-            durable,
-            ended,
-        };
-        shared.spawn(saga, permit, First::Start(Box::new(new)));
-        match answer.await {
-            Ok(Ok(())) => Ok(saga),
-            Ok(Err(error)) if error.kind() == ErrorKind::DuplicateStart => {
-                self.repeated(error, &start).await
-            }
-            Ok(Err(error)) => Err(error),
-            Err(_dropped) => Err(shared.stopping().of(saga)),
-        }
-    }
-
-    /// The saga that has the key, if it was started by the same request.
-    async fn repeated(&self, error: Error, start: &Start) -> Result<SagaId> {
-        let Some(saga) = error.saga() else {
-            return Err(error);
-        };
-        let log = self.shared.store.load(saga, Version(0)).await?;
-        let same = log.first().is_some_and(|first| match &first.event {
-            Event::SagaStarted {
-                definition, input, ..
-            } => {
-                // The same content may be spelled in another order.
-                **definition == *start.definition
-                    && (*input == start.input || input.value() == start.input.value())
-            }
-            _ => false,
-        });
-        if same {
-            return Ok(saga);
-        }
-        let message = "the start key was used for another definition or input";
-        Err(Error::new(ErrorKind::KeyReused, message).of(saga))
+        self.shared.begin(start, ended, Seat::Needed).await
     }
 
     /// The saga as its log has it.
     pub async fn status(&self, saga: SagaId) -> Result<SagaView> {
-        let shared = &self.shared;
-        let find = |id: &str, version: &str| shared.find(id, version);
-        let machine = recovery::load(&*shared.store, saga, find).await?;
-        Ok(SagaView::of(&machine))
+        self.shared.status(saga).await
     }
 
     /// The log of the saga.
@@ -316,56 +146,24 @@ impl Executor {
 
     /// Waits until the saga has ended. A parked saga has not; see [`Executor::settled`].
     pub async fn wait(&self, saga: SagaId) -> Result<SagaView> {
-        self.until(saga, Status::is_terminal).await
+        self.shared.until(saga, Status::is_terminal).await
     }
 
     /// Waits until the saga has ended or is parked.
     pub async fn settled(&self, saga: SagaId) -> Result<SagaView> {
         let settled = |status: Status| status.is_terminal() || status == Status::Parked;
-        self.until(saga, settled).await
-    }
-
-    async fn until(&self, saga: SagaId, done: impl Fn(Status) -> bool) -> Result<SagaView> {
-        let mut watch = self.shared.watch(saga);
-        loop {
-            let view = self.status(saga).await?;
-            if done(view.status) {
-                return Ok(view);
-            }
-            tokio::select! {
-                () = self.shared.stop.cancelled() => return Err(self.shared.stopping().of(saga)),
-                // The sender is gone once the saga has ended, and then its log says so.
-                changed = watch.changes.wait_for(|status| done(*status)) => drop(changed),
-            }
-        }
+        self.shared.until(saga, settled).await
     }
 
     /// Asks to give the saga up, also while it waits for a retry. Returns once that is durable.
     pub async fn cancel(&self, saga: SagaId, reason: impl Into<String>) -> Result<Cancel> {
         let reason = reason.into();
-        let accepted = self.tell(saga, Input::Cancel { reason }).await?;
+        let accepted = self.shared.ask(saga, Input::Cancel { reason }).await?;
         Ok(if accepted {
             Cancel::Requested
         } else {
             Cancel::TooLate
         })
-    }
-
-    /// Tries the parked steps of the saga again at once. Returns whether there were any.
-    pub async fn retry(&self, saga: SagaId) -> Result<bool> {
-        self.tell(saga, Input::Resume).await
-    }
-
-    async fn tell(&self, saga: SagaId, input: Input) -> Result<bool> {
-        self.shared.check_accepting()?;
-        let (reply, answer) = oneshot::channel();
-        let letter = Letter {
-            input,
-            reply: Some(reply),
-        };
-        self.shared.deliver(saga, letter, None)?;
-        let lost = |_dropped| self.shared.stopping().of(saga);
-        answer.await.map_err(lost)?
     }
 
     /// The number of sagas that have a task.

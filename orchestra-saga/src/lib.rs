@@ -20,11 +20,12 @@ pub mod saboteur;
 pub mod status;
 pub mod step;
 pub mod store;
+pub mod two_phase;
 
 pub use barrier::BarrierCall;
 pub use definition::{Definition, Handle, Inputs, Kind, Unwind};
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Cause, Event, Recorded};
+pub use event::{Cause, Event, Operator, Recorded, Resolution};
 pub use executor::{Executor, Notice, Start};
 pub use id::{Epoch, InvalidId, Partition, SagaId, StepName, Version};
 pub use machine::Machine;
@@ -41,3 +42,4 @@ pub use store::{
     Append, Blueprint, Claim, Entry, Filter, MemoryStore, Position, SagaStore, Snapshot, Summary,
     Timer,
 };
+pub use two_phase::{Decision, Participant};

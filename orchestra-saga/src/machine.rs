@@ -30,14 +30,15 @@ pub(crate) use state::{Progress, Stage, StepState};
 
 use std::sync::Arc;
 
-use orchestra_core::{Timestamp, TraceContext};
+use orchestra_core::{IdempotencyKey, Timestamp};
 
 use crate::definition::Definition;
 use crate::error::Result;
-use crate::event::{Event, Recorded};
+use crate::event::{Event, Operator, Recorded, Resolution};
+use crate::executor::Start;
 use crate::id::{Epoch, SagaId, StepName, Version};
 use crate::payload::Payload;
-use crate::step::{Applied, Call, Operation, StepOutcome};
+use crate::step::{Applied, Call, Heart, Operation, StepOutcome};
 
 /// What the machine is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,8 +64,55 @@ pub enum Input {
         /// What they say.
         reason: String,
     },
+    /// A long attempt says how far it has come.
+    Heartbeat {
+        /// The step.
+        step: StepName,
+        /// The attempt.
+        attempt: u32,
+        /// How far, in its own words.
+        details: Payload,
+    },
+    /// Someone sends a signal.
+    Signal {
+        /// Its name.
+        name: Arc<str>,
+        /// What tells it from others of that name: the same is heard once.
+        id: Option<IdempotencyKey>,
+        /// What it says.
+        payload: Payload,
+    },
     /// An operator asks to try parked steps again at once.
-    Resume,
+    Retry {
+        /// Who.
+        by: Operator,
+    },
+    /// An operator asks to begin nothing until further notice. Time goes on, also that of the saga.
+    Pause {
+        /// Who.
+        by: Operator,
+    },
+    /// An operator asks to go on after a pause.
+    Resume {
+        /// Who.
+        by: Operator,
+    },
+    /// An operator says what became of an operation that is not in flight.
+    Resolve {
+        /// The step.
+        step: StepName,
+        /// Which of its operations.
+        op: Operation,
+        /// What they found out.
+        resolution: Resolution,
+        /// Who.
+        by: Operator,
+    },
+    /// The saga had completed as a part of another, which goes back.
+    Revoke {
+        /// What is said.
+        reason: String,
+    },
 }
 
 /// The state of one saga and the rules that move it.
@@ -78,7 +126,7 @@ pub enum Input {
 /// ```
 /// use orchestra_core::Timestamp;
 /// use orchestra_saga::machine::{Input, Machine};
-/// use orchestra_saga::{Call, Definition, Epoch, Event, Recorded, SagaId, Version};
+/// use orchestra_saga::{Call, Definition, Epoch, Event, Recorded, SagaId, Start, Version};
 ///
 /// let mut d = Definition::builder("one", "1");
 /// let input = d.input::<u32>();
@@ -88,7 +136,7 @@ pub enum Input {
 /// let mut machine = Machine::new(definition.clone(), saga);
 ///
 /// let now = Timestamp::UNIX_EPOCH;
-/// let events = machine.start(serde_json::json!(21).into(), None, now);
+/// let events = machine.start(&Start::of("one").input(&21)?, now);
 /// let names: Vec<_> = events.iter().map(Event::name).collect();
 /// assert_eq!(names, ["saga_started", "step_scheduled"]);
 /// assert_eq!(machine.advance(&Input::Wake, now, 0), []);
@@ -145,19 +193,20 @@ impl Machine {
     }
 
     /// The first batch: the start and the first intents.
-    pub fn start(
-        &mut self,
-        input: Payload,
-        trace: Option<&TraceContext>,
-        now: Timestamp,
-    ) -> Vec<Event> {
+    pub fn start(&mut self, start: &Start, now: Timestamp) -> Vec<Event> {
         let started = Event::SagaStarted {
             definition: Arc::clone(&self.definition.id),
             version: Arc::clone(&self.definition.version),
             hash: Arc::clone(&self.definition.hash),
-            input,
+            input: start.input.clone(),
             deadline: self.definition.timeout.map(|limit| now + limit),
-            trace: trace.map(|trace| Arc::from(trace.to_string())),
+            trace: start
+                .trace
+                .as_ref()
+                .map(|trace| Arc::from(trace.to_string())),
+            attributes: start.attributes.clone(),
+            parent: start.parent,
+            fork_of: None,
         };
         let mut events = Vec::new();
         self.fold(vec![started], now, &mut events);
@@ -222,20 +271,38 @@ impl Machine {
                 key,
                 deadline,
                 ..
-            } => (Operation::Action, attempt, key, deadline, Applied::Unknown),
+            } => (
+                Operation::Action,
+                attempt,
+                key.clone(),
+                deadline,
+                Applied::Unknown,
+            ),
             Event::CompensationScheduled {
                 attempt,
                 key,
                 deadline,
                 applied,
                 ..
-            } => (Operation::Compensation, attempt, key, deadline, *applied),
+            } => (
+                Operation::Compensation,
+                attempt,
+                key.clone(),
+                deadline,
+                *applied,
+            ),
+            Event::ProbeScheduled {
+                attempt, deadline, ..
+            } => {
+                let key = self.key_of(event.step()?, Operation::Action)?;
+                (Operation::Probe, attempt, key, deadline, Applied::Unknown)
+            }
             _ => return None,
         };
         let step = event.step()?;
         let state = self.state.step(self.definition.index_of(step)?);
         let output = match op {
-            Operation::Action => None,
+            Operation::Action | Operation::Probe => None,
             Operation::Compensation => state.output.clone(),
         };
         Some(Call {
@@ -244,7 +311,10 @@ impl Machine {
             step: step.clone(),
             op,
             attempt: *attempt,
-            key: key.clone(),
+            key,
+            iteration: state.iteration,
+            details: state.details.clone(),
+            heart: Heart::default(),
             epoch,
             deadline: *deadline,
             budget: deadline.since(now),
@@ -257,6 +327,11 @@ impl Machine {
             output,
             applied,
         })
+    }
+
+    fn key_of(&self, step: &StepName, op: Operation) -> Option<IdempotencyKey> {
+        let state = self.state.step(self.definition.index_of(step)?);
+        Some(Call::key_of(self.saga, step, state.iteration, op))
     }
 
     /// When [`Input::Wake`] will change something, if ever; attempts in flight are not counted.

@@ -10,8 +10,9 @@ mod response;
 mod typed;
 
 pub use call::{Applied, Call, Operation};
+pub(crate) use call::{Beat, Heart};
 pub use request::{Caller, StepCall, StepRequest};
-pub(crate) use typed::{TypedAction, TypedCompensation};
+pub(crate) use typed::{Decode, TypedAction, TypedCompensation, TypedProbe};
 
 use std::fmt;
 use std::sync::Arc;
@@ -146,6 +147,12 @@ pub trait Step: fmt::Debug + Send + Sync {
     /// Makes one attempt.
     async fn act(&self, call: &Call) -> StepOutcome;
 
+    /// Finds out whether `act` took effect, of which nobody heard: `Done` with its output, `Rejected` if it
+    /// had none and never will. Called only on steps that say [`probed`](crate::definition::StepBuilder::probed).
+    async fn probe(&self, call: &Call) -> StepOutcome {
+        StepOutcome::Unknown(format!("step {} cannot be asked", call.step))
+    }
+
     /// Makes one attempt to undo. Called only on compensatable steps.
     async fn compensate(&self, call: &Call) -> StepOutcome {
         StepOutcome::Rejected(format!("step {} has no compensation", call.step))
@@ -158,6 +165,10 @@ macro_rules! forward {
         impl<T: Step + ?Sized> Step for $pointer<T> {
             async fn act(&self, call: &Call) -> StepOutcome {
                 (**self).act(call).await
+            }
+
+            async fn probe(&self, call: &Call) -> StepOutcome {
+                (**self).probe(call).await
             }
 
             async fn compensate(&self, call: &Call) -> StepOutcome {

@@ -34,6 +34,9 @@ fn started() -> Event {
         input: json!({ "text": "\u{fc}\u{0}'\"" }).into(),
         deadline: Some(at(9)),
         trace: None,
+        attributes: Default::default(),
+        parent: None,
+        fork_of: None,
     }
 }
 

@@ -6,9 +6,11 @@ use orchestra_core::Backoff;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::children::TypedChildren;
 use super::step::{Draft, StepBuilder};
-use super::{Body, Definition, Handle, InputCheck, Inputs, Source, Unwind, check};
+use super::{Body, Definition, Handle, InputCheck, Inputs, Kind, Source, Unwind, check};
 use crate::error::{Error, ErrorKind, Result};
+use crate::executor::Start;
 use crate::payload::Payload;
 use crate::step::{Call, Failure, Step, StepCall, TypedAction};
 
@@ -26,6 +28,7 @@ pub struct Builder {
     version: Arc<str>,
     mark: u64,
     drafts: Vec<Draft>,
+    confirmations: Vec<Draft>,
     timeout: Option<Duration>,
     unwind: Unwind,
     parking: Backoff,
@@ -43,6 +46,7 @@ impl Builder {
             version: Arc::from(version),
             mark: mark(id, version),
             drafts: Vec::new(),
+            confirmations: Vec::new(),
             timeout: Some(TIMEOUT),
             unwind: Unwind::default(),
             parking: PARKING,
@@ -92,6 +96,36 @@ impl Builder {
         self.draft(name, &inputs, Body::Request(request))
     }
 
+    /// A step that starts other sagas and waits until all have ended: `starts` says which, and may say so
+    /// by the step's input. Its output has an object for each, of the outputs of its steps. If one of them
+    /// went back, the step is refused.
+    ///
+    /// Each is started once, under a key of its own; `starts` must answer the same for the same input. With
+    /// [`StepBuilder::revocable`] the children are taken back when the saga goes back.
+    pub fn children<I, F>(
+        &mut self,
+        name: &str,
+        inputs: I,
+        starts: F,
+    ) -> StepBuilder<'_, I, Vec<serde_json::Value>>
+    where
+        I: Inputs,
+        F: Fn(&Call, I::Value) -> Result<Vec<Start>, Failure> + Send + Sync + 'static,
+    {
+        let children = TypedChildren::<I::Value, F>::new(starts);
+        let body = Body::Children(Arc::new(children));
+        self.draft(name, &inputs, body).timeout(TIMEOUT)
+    }
+
+    pub(crate) fn body<I: Inputs, T>(
+        &mut self,
+        name: &str,
+        inputs: &I,
+        action: Body,
+    ) -> StepBuilder<'_, I, T> {
+        self.draft(name, inputs, action)
+    }
+
     fn draft<I: Inputs, T>(
         &mut self,
         name: &str,
@@ -100,6 +134,11 @@ impl Builder {
     ) -> StepBuilder<'_, I, T> {
         let draft = Draft::new(name, inputs.edges(), action);
         StepBuilder::new(self, draft)
+    }
+
+    /// A step that comes after everything that can fail.
+    pub(super) fn confirm(&mut self, draft: Draft) {
+        self.confirmations.push(draft);
     }
 
     pub(super) fn push(&mut self, draft: Draft) -> (Source, u64) {
@@ -129,7 +168,8 @@ impl Builder {
     }
 
     /// Checks the rules and freezes the graph.
-    pub fn build(self) -> Result<Definition> {
+    pub fn build(mut self) -> Result<Definition> {
+        self.place_confirmations();
         let fail = |reason: String| {
             let message = format!("saga definition {:?} is not valid: {reason}", self.id);
             Error::new(ErrorKind::InvalidDefinition, message)
@@ -138,6 +178,7 @@ impl Builder {
             check::name(what, text).map_err(fail)?;
         }
         let steps = check::steps(self.drafts, self.mark).map_err(fail)?;
+        check::unwind(self.unwind, &steps).map_err(fail)?;
         Ok(Definition {
             hash: check::hash(&self.id, &self.version, &steps),
             id: self.id,
@@ -150,6 +191,21 @@ impl Builder {
             parking: self.parking,
             inputs: self.inputs,
         })
+    }
+}
+
+impl Builder {
+    /// Confirmations follow everything that can fail.
+    fn place_confirmations(&mut self) {
+        let numbered = (0..).zip(&self.drafts);
+        let fallible = numbered.filter(|(_, draft)| draft.kind != Kind::Retriable);
+        let origins: Vec<_> = fallible
+            .map(|(number, _)| (Source::Step(number), self.mark))
+            .collect();
+        for mut draft in std::mem::take(&mut self.confirmations) {
+            draft.origins.extend(&origins);
+            self.drafts.push(draft);
+        }
     }
 }
 

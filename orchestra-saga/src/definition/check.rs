@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::step::Draft;
-use super::{Body, Definition, Kind, Source, Spec};
+use super::{Body, Definition, Kind, Source, Spec, Unwind};
 use crate::id::StepName;
 
 type Checked<T> = Result<T, String>;
@@ -60,20 +60,15 @@ fn spec(draft: Draft, index: usize, mark: u64) -> Checked<Spec> {
     }
     if draft.kind == Kind::Compensatable && draft.compensation.is_none() {
         return Err(format!(
-            "step {name} is a request without a request that undoes it"
+            "step {name} is compensatable, and nothing undoes it"
         ));
     }
-    for body in [Some(&draft.action), draft.compensation.as_ref()]
-        .into_iter()
-        .flatten()
-    {
-        if let Body::Request(request) = body {
-            request
-                .check()
-                .map_err(|reason| format!("step {name}: {reason}"))?;
-        }
+    if draft.probe.is_some() && draft.kind != Kind::Compensatable {
+        return Err(format!(
+            "step {name} is probed but not compensatable: nothing depends on the answer"
+        ));
     }
-    Ok(Spec {
+    let spec = Spec {
         name,
         kind: draft.kind,
         shape: draft.shape,
@@ -81,9 +76,36 @@ fn spec(draft: Draft, index: usize, mark: u64) -> Checked<Spec> {
         children: Vec::new(),
         action: draft.action,
         compensation: draft.compensation,
+        probe: draft.probe,
         effort: draft.effort,
         undo: draft.undo,
-    })
+        heartbeat: draft.heartbeat,
+        save_point: draft.save_point,
+        is_commutative: draft.is_commutative,
+    };
+    for body in spec.bodies() {
+        match body {
+            Body::Request(request) => request.check(),
+            Body::Signal(signal, _) => self::name("signal", signal),
+            _ => Ok(()),
+        }
+        .map_err(|reason| format!("step {}: {reason}", spec.name))?;
+    }
+    Ok(spec)
+}
+
+/// Whether the order of going back suits the steps.
+pub(super) fn unwind(unwind: Unwind, steps: &[Spec]) -> Checked<()> {
+    let mut ordered = steps
+        .iter()
+        .filter(|step| step.kind == Kind::Compensatable && !step.is_commutative);
+    match ordered.next() {
+        Some(step) if unwind == Unwind::Unordered => Err(format!(
+            "step {} is not commutative, so compensations need an order",
+            step.name
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn link(steps: &mut [Spec]) {
@@ -133,7 +155,7 @@ fn order(steps: &[Spec]) -> Checked<()> {
         }
         let before = ancestors(steps, number);
         let settled = |&(other, spec): &(u32, &Spec)| {
-            other == number || spec.kind == Kind::Retriable || before.contains(&other)
+            other == number || !spec.is_fallible() || before.contains(&other)
         };
         let missing = (0..).zip(steps).find(|other| !settled(other));
         if let Some((_, other)) = missing {
@@ -175,10 +197,17 @@ pub(super) fn hash(id: &str, version: &str, steps: &[Spec]) -> Arc<str> {
             "{:?} {:?} {:?}",
             step.kind, step.shape, step.parents
         ));
-        for body in [Some(&step.action), step.compensation.as_ref()] {
+        for body in [
+            Some(&step.action),
+            step.compensation.as_ref(),
+            step.probe.as_ref(),
+        ] {
             match body {
                 Some(Body::Request(request)) => put(&request.digest()),
                 Some(Body::Code(_)) => put("code"),
+                Some(Body::Timer(length)) => put(&format!("timer {}", length.as_nanos())),
+                Some(Body::Signal(name, limit)) => put(&format!("signal {name} {limit:?}")),
+                Some(Body::Children(_)) => put("children"),
                 None => put("none"),
             }
         }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestra_core::Backoff;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::handle::Edges;
 use super::{Body, Builder, Handle, Inputs, Kind, Shape, Source};
 use crate::error::Result;
 use crate::retry::{Effort, Retry};
-use crate::step::{Call, Failure, StepCall, TypedCompensation};
+use crate::step::{Call, Failure, StepCall, TypedCompensation, TypedProbe};
 
 /// All attempts of an action together.
 const ACTION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,8 +27,12 @@ pub(super) struct Draft {
     pub(super) origins: Vec<(Source, u64)>,
     pub(super) action: Body,
     pub(super) compensation: Option<Body>,
+    pub(super) probe: Option<Body>,
     pub(super) effort: Effort,
     pub(super) undo: Effort,
+    pub(super) heartbeat: Option<Duration>,
+    pub(super) save_point: u32,
+    pub(super) is_commutative: bool,
 }
 
 impl Draft {
@@ -40,8 +45,12 @@ impl Draft {
             origins: edges.origins,
             action,
             compensation: None,
+            probe: None,
             effort: effort(Retry::default(), ACTION_TIMEOUT),
             undo: effort(undo, COMPENSATION_TIMEOUT),
+            heartbeat: None,
+            save_point: 0,
+            is_commutative: false,
         }
     }
 }
@@ -59,8 +68,8 @@ fn effort(retry: Retry, total: Duration) -> Effort {
 #[derive(Debug)]
 #[must_use = "a step belongs to the definition once its kind is said"]
 pub struct StepBuilder<'d, I, T> {
-    builder: &'d mut Builder,
-    draft: Draft,
+    pub(super) builder: &'d mut Builder,
+    pub(super) draft: Draft,
     types: PhantomData<fn(I) -> T>,
 }
 
@@ -111,6 +120,64 @@ impl<'d, I: Inputs, T> StepBuilder<'d, I, T> {
         self
     }
 
+    /// The longest silence of an attempt: without a [`Call::heartbeat`] for so long, its outcome is unknown.
+    pub fn heartbeat(mut self, limit: Duration) -> Self {
+        self.draft.heartbeat = Some(limit);
+        self
+    }
+
+    /// If a later step that depends on it is given up, the saga goes back only to here and forward again,
+    /// at most so many times before it goes back to the start (Garcia-Molina and Salem's save-point).
+    pub fn save_point(mut self, restarts: u32) -> Self {
+        self.draft.save_point = restarts;
+        self
+    }
+
+    /// Its compensation may run in any order with those of other steps, which
+    /// [`Unwind::Unordered`](super::Unwind::Unordered) asks of all.
+    pub fn commutative(mut self) -> Self {
+        self.draft.is_commutative = true;
+        self
+    }
+
+    /// When nobody knows whether it took effect, the saga asks this closure before it undoes the step:
+    /// the output if it did, none if it did not and never will.
+    pub fn probe<F, Fut>(mut self, probe: F) -> Self
+    where
+        T: Serialize + Send + 'static,
+        F: Fn(Call, I::Value) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Option<T>, Failure>> + Send + 'static,
+    {
+        let step = TypedProbe::<I::Value, T, F>::new(probe);
+        self.draft.probe = Some(Body::Code(Arc::new(step)));
+        self
+    }
+
+    /// As [`probe`](Self::probe), by this request: an answer of success is the output of the step, a refusal
+    /// says that it had no effect.
+    pub fn probe_with(mut self, request: StepCall) -> Self {
+        self.draft.probe = Some(Body::Request(request));
+        self
+    }
+
+    /// As [`probe`](Self::probe), by its own [`Step::probe`](crate::Step::probe).
+    pub fn probed(mut self) -> Self {
+        if let Body::Code(step) = &self.draft.action {
+            self.draft.probe = Some(Body::Code(Arc::clone(step)));
+        }
+        self
+    }
+
+    /// Its [`children`](super::Builder::children) are taken back when the saga goes back. Their definitions
+    /// must have neither a pivot nor retriable steps.
+    pub fn revocable(self) -> Handle<T> {
+        let own = match &self.draft.action {
+            Body::Children(children) => Some(Body::Children(Arc::clone(children))),
+            _ => None,
+        };
+        self.end(Kind::Compensatable, own)
+    }
+
     /// It can be undone by this closure, which is given the input, and the output if it is known that
     /// the action took effect.
     pub fn compensate<F, Fut>(self, compensate: F) -> Handle<T>
@@ -132,7 +199,7 @@ impl<'d, I: Inputs, T> StepBuilder<'d, I, T> {
     pub fn compensatable(self) -> Handle<T> {
         let own = match &self.draft.action {
             Body::Code(step) => Some(Body::Code(Arc::clone(step))),
-            Body::Request(_) => None,
+            _ => None,
         };
         self.end(Kind::Compensatable, own)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use orchestra_core::{Clock, Listener, Silent, SystemWallClock, TokioClock, WallClock};
 
+use super::limits::Limits;
 use super::shared::{self, Definitions, Listening, Shared, Time};
 use super::{Executor, Notice, timekeeper};
 use crate::definition::Definition;
@@ -22,6 +23,8 @@ pub struct Builder {
     wall: Arc<dyn WallClock>,
     listener: Listening,
     max_running: usize,
+    max_waiting: usize,
+    limits: Limits,
     partition: Partition,
     owner: String,
     seed: Option<u64>,
@@ -48,6 +51,11 @@ impl Builder {
             wall: Arc::new(SystemWallClock),
             listener: Arc::new(Silent),
             max_running: 10_000,
+            max_waiting: 0,
+            limits: Limits {
+                payload: 2 * 1024 * 1024,
+                events: 50_000,
+            },
             partition: Partition(0),
             owner: format!("pid {}", std::process::id()),
             seed: None,
@@ -96,6 +104,29 @@ impl Builder {
     #[must_use]
     pub fn max_running(mut self, limit: NonZeroU32) -> Self {
         self.max_running = usize::try_from(limit.get()).unwrap_or(usize::MAX);
+        self
+    }
+
+    /// How many starts may wait for room when as many run as may, by [`Start::priority`]
+    /// (super::Start::priority); none by default: they are refused.
+    #[must_use]
+    pub fn max_waiting(mut self, limit: usize) -> Self {
+        self.max_waiting = limit;
+        self
+    }
+
+    /// The largest input, output, signal or heartbeat in bytes of JSON; two mebibytes by default. Keep what
+    /// is larger elsewhere, and pass its name.
+    #[must_use]
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.limits.payload = bytes;
+        self
+    }
+
+    /// How many events a log may have before signals and heartbeats are refused; fifty thousand by default.
+    #[must_use]
+    pub fn max_history(mut self, events: u64) -> Self {
+        self.limits.events = events;
         self
     }
 
@@ -151,6 +182,8 @@ impl Builder {
             time,
             listener: self.listener,
             max_running: self.max_running,
+            max_waiting: self.max_waiting,
+            limits: self.limits,
             claim,
             rng: self
                 .seed

@@ -7,9 +7,10 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use orchestra_core::{Backoff, IdempotencyKey, Timestamp};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::Notice;
+use super::admission::Permit;
 use super::attempt::attempt;
 use super::mailbox::Mailbox;
 use super::shared::Shared;
@@ -48,6 +49,17 @@ impl Letter {
     }
 }
 
+/// Whether a saga has a place among those that run.
+#[derive(Debug)]
+pub(super) enum Ticket {
+    /// It has one, until its task ends.
+    Held(#[expect(dead_code, reason = "it is held, and given back when it is dropped")] Permit),
+    /// It must wait for one.
+    Wanted,
+    /// It runs in that of its parent.
+    NotNeeded,
+}
+
 /// Why the task begins.
 pub(super) enum First {
     /// A new saga.
@@ -72,12 +84,12 @@ pub(super) async fn drive(
     shared: Arc<Shared>,
     saga: SagaId,
     inbox: Arc<Mailbox>,
-    permit: Option<OwnedSemaphorePermit>,
+    ticket: Ticket,
     first: First,
 ) {
-    let permit = match permit {
-        Some(permit) => Some(permit),
-        None => shared.permit().await,
+    let ticket = match ticket {
+        Ticket::Wanted => shared.permit().await.map(Ticket::Held),
+        ticket => Some(ticket),
     };
     let mut task = Task {
         shared,
@@ -85,7 +97,7 @@ pub(super) async fn drive(
         inbox,
         failures: 0,
     };
-    if permit.is_some() {
+    if ticket.is_some() {
         task.run(first).await;
     } else {
         // Letters of a stopping executor are dropped, which their senders see.
@@ -272,7 +284,7 @@ impl Run {
         let stopping = self.shared.stop.is_cancelled();
         let asleep = || {
             let soon = self.shared.now() + self.shared.poll;
-            status == Status::Parked && self.machine.wake().is_some_and(|wake| wake > soon)
+            self.machine.wake().is_none_or(|wake| wake > soon)
         };
         self.calls.is_empty() && (status.is_terminal() || stopping || asleep())
     }
@@ -294,6 +306,12 @@ impl Run {
     /// Decides, appends, and only then calls.
     async fn take(&mut self, letter: Letter) -> Result<()> {
         let Letter { input, reply } = letter;
+        if let Err(error) = self.check_history(&input) {
+            if let Some(reply) = reply {
+                let _gone = reply.send(Err(error));
+            }
+            return Ok(());
+        }
         let (now, draw) = (self.shared.now(), self.shared.draw());
         let mut events = self.machine.settle(&input, now, draw);
         let mattered = !events.is_empty();
@@ -308,6 +326,17 @@ impl Run {
             let _gone = reply.send(Ok(mattered));
         }
         Ok(())
+    }
+
+    /// What comes from outside may not grow a log without end.
+    fn check_history(&self, input: &Input) -> Result<()> {
+        let grows = matches!(input, Input::Signal { .. } | Input::Heartbeat { .. });
+        let most = self.shared.limits.events;
+        if !grows || self.machine.version().0 < most {
+            return Ok(());
+        }
+        let message = format!("the log has {most} events, and no more are taken");
+        Err(Error::new(ErrorKind::HistoryFull, message).of(self.machine.saga()))
     }
 
     /// Makes durable what the machine has folded already.

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use orchestra_core::{Clock, Listener, Monotonic, Timestamp, WallClock};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Notice;
-use super::drive::{self, First, Letter};
+use super::admission::{Admission, Permit};
+use super::drive::{self, First, Letter, Ticket};
+use super::limits::Limits;
 use super::mailbox::Mailbox;
 use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SagaId;
+use crate::machine::Input;
 use crate::status::Status;
 use crate::step::Caller;
 use crate::store::{Claim, SagaStore};
@@ -55,6 +58,8 @@ pub(super) struct Parts {
     pub(super) time: Time,
     pub(super) listener: Listening,
     pub(super) max_running: usize,
+    pub(super) max_waiting: usize,
+    pub(super) limits: Limits,
     pub(super) claim: Claim,
     pub(super) rng: fastrand::Rng,
     pub(super) snapshot_every: Option<NonZeroU64>,
@@ -69,7 +74,8 @@ pub(super) struct Shared {
     pub(super) caller: Option<Arc<dyn Caller>>,
     time: Time,
     listener: Listening,
-    permits: Arc<Semaphore>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) limits: Limits,
     pub(super) claim: Claim,
     rng: Mutex<fastrand::Rng>,
     pub(super) snapshot_every: Option<NonZeroU64>,
@@ -102,9 +108,8 @@ impl Shared {
             caller: parts.caller,
             time: parts.time,
             listener: parts.listener,
-            permits: Arc::new(Semaphore::new(
-                parts.max_running.min(Semaphore::MAX_PERMITS),
-            )),
+            admission: Admission::new(parts.max_running, parts.max_waiting),
+            limits: parts.limits,
             claim: parts.claim,
             rng: Mutex::new(parts.rng),
             snapshot_every: parts.snapshot_every,
@@ -168,35 +173,19 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn try_permit(&self) -> Result<OwnedSemaphorePermit> {
-        let permits = Arc::clone(&self.permits);
-        permits.try_acquire_owned().map_err(|_none| {
-            Error::new(
-                ErrorKind::Overloaded,
-                "as many sagas as allowed are running",
-            )
-        })
-    }
-
-    /// A permit, or none once the executor stops.
-    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        let permits = Arc::clone(&self.permits);
+    /// A place for a saga that exists, or none once the executor stops.
+    pub(super) async fn permit(&self) -> Option<Permit> {
         tokio::select! {
             () = self.stop.cancelled() => None,
-            permit = permits.acquire_owned() => permit.ok(),
+            permit = self.admission.enter_again(0) => permit.ok(),
         }
     }
 
     /// Runs a new saga.
-    pub(super) fn spawn(
-        self: &Arc<Self>,
-        saga: SagaId,
-        permit: OwnedSemaphorePermit,
-        first: First,
-    ) {
+    pub(super) fn spawn(self: &Arc<Self>, saga: SagaId, ticket: Ticket, first: First) {
         let inbox = Arc::new(Mailbox::default());
         self.running.lock().insert(saga, Arc::clone(&inbox));
-        let task = drive::drive(Arc::clone(self), saga, inbox, Some(permit), first);
+        let task = drive::drive(Arc::clone(self), saga, inbox, ticket, first);
         self.track(task);
     }
 
@@ -205,7 +194,7 @@ impl Shared {
         self: &Arc<Self>,
         saga: SagaId,
         letter: Letter,
-        permit: Option<OwnedSemaphorePermit>,
+        ticket: Ticket,
     ) -> Result<()> {
         let mut running = self.running.lock();
         // Sending and leaving happen under this lock, so no letter is lost in a mailbox left behind.
@@ -218,8 +207,15 @@ impl Shared {
         running.insert(saga, Arc::clone(&inbox));
         drop(running);
         let first = First::Letter(letter);
-        self.track(drive::drive(Arc::clone(self), saga, inbox, permit, first));
+        self.track(drive::drive(Arc::clone(self), saga, inbox, ticket, first));
         Ok(())
+    }
+
+    /// Wakes a saga that is a part of a running one, and so needs no place of its own.
+    pub(super) fn rouse(self: &Arc<Self>, saga: SagaId) {
+        // A full mailbox means that the saga runs.
+        let wake = Letter::silent(Input::Wake);
+        drop(self.deliver(saga, wake, Ticket::NotNeeded));
     }
 
     pub(super) fn track(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::drive::Letter;
+use super::drive::{Letter, Ticket};
 use super::shared::Shared;
 use crate::error::Result;
 use crate::id::SagaId;
@@ -78,6 +78,6 @@ async fn revive(shared: &Arc<Shared>, saga: SagaId) {
         return;
     };
     // A full mailbox means that the saga runs.
-    let delivered = shared.deliver(saga, Letter::silent(Input::Wake), Some(permit));
+    let delivered = shared.deliver(saga, Letter::silent(Input::Wake), Ticket::Held(permit));
     drop(delivered);
 }

@@ -1,11 +1,13 @@
 //! What has become possible.
 
+use std::time::Duration;
+
 use orchestra_core::Timestamp;
 
-use super::state::{Phase, Stage, State, StepState};
+use super::state::{Phase, Progress, Stage, State, StepState};
 use super::unwind;
-use crate::definition::{Definition, Kind, Shape, Source, Spec, Unwind};
-use crate::event::Event;
+use crate::definition::{Body, Definition, Kind, Shape, Source, Spec, Unwind};
+use crate::event::{Cause, Event};
 use crate::id::SagaId;
 use crate::payload::Payload;
 use crate::step::{Applied, Call, Operation};
@@ -18,6 +20,7 @@ pub(super) fn decide(
     now: Timestamp,
 ) -> Vec<Event> {
     match state.phase {
+        _ if state.is_paused => Vec::new(),
         Phase::Running => forward(definition, saga, state, now),
         Phase::Compensating => back(definition, saga, state, now),
         Phase::Unborn | Phase::Completed | Phase::Compensated => Vec::new(),
@@ -28,7 +31,9 @@ fn forward(definition: &Definition, saga: SagaId, state: &State, now: Timestamp)
     let cause = unwind::cause(definition, state, now);
     let pivot_open = unwind::is_pivot_open(definition, state);
     if let Some(cause) = cause.clone().filter(|_| !pivot_open) {
-        return vec![Event::CompensationStarted { cause }];
+        let to = unwind::save_point(definition, state);
+        let to = to.map(|step| definition.spec(step).name.clone());
+        return vec![Event::CompensationStarted { cause, to }];
     }
     if state.front.unfinished == 0 {
         return vec![Event::SagaCompleted];
@@ -37,9 +42,54 @@ fn forward(definition: &Definition, saga: SagaId, state: &State, now: Timestamp)
     let asked = |spec: &Spec| cause.is_none() || spec.kind == Kind::Pivot;
     let open = state.front.open.iter();
     open.map(|&step| (definition.spec(step), state.step(step)))
-        .filter(|(spec, step)| asked(spec) && is_due(step.action.stage, now))
-        .map(|(spec, step)| attempt(saga, state, spec, step, now))
+        .filter(|(spec, _)| asked(spec))
+        .filter_map(|(spec, step)| match &spec.action {
+            Body::Timer(length) => timer(spec, step, *length, now),
+            Body::Signal(name, limit) => signal(state, spec, step, (name, *limit), now),
+            _ if is_due(step.action.stage, now) => {
+                Some(attempt(definition, saga, state, (spec, step), now))
+            }
+            _ => None,
+        })
         .collect()
+}
+
+fn timer(spec: &Spec, step: &StepState, length: Duration, now: Timestamp) -> Option<Event> {
+    let name = spec.name.clone();
+    match step.action.stage {
+        Stage::Pending => Some(Event::TimerSet {
+            step: name,
+            due: now + length,
+        }),
+        Stage::Waiting(due) if due <= now => Some(Event::TimerFired { step: name }),
+        _ => None,
+    }
+}
+
+fn signal(
+    state: &State,
+    spec: &Spec,
+    step: &StepState,
+    (signal, limit): (&str, Option<Duration>),
+    now: Timestamp,
+) -> Option<Event> {
+    let name = spec.name.clone();
+    match step.action.stage {
+        Stage::Pending => Some(Event::SignalAwaited {
+            step: name,
+            until: limit.map(|limit| now + limit),
+        }),
+        Stage::Listening | Stage::Waiting(_) if state.signal(signal).is_some() => {
+            Some(Event::SignalTaken { step: name })
+        }
+        Stage::Waiting(until) if until <= now => Some(Event::StepFailed {
+            step: name,
+            attempt: 0,
+            reason: format!("no signal {signal}"),
+            retry: None,
+        }),
+        _ => None,
+    }
 }
 
 /// Whether the next attempt of an operation may begin.
@@ -47,13 +97,19 @@ fn is_due(stage: Stage, now: Timestamp) -> bool {
     match stage {
         Stage::Pending | Stage::Interrupted => true,
         Stage::Waiting(until) | Stage::Parked(until) => until <= now,
-        Stage::Running | Stage::Done | Stage::Rejected | Stage::Unknown => false,
+        Stage::Running | Stage::Listening | Stage::Done | Stage::Rejected | Stage::Unknown => false,
     }
 }
 
 /// The intent of the next attempt, or the end of the step if its time is over.
-fn attempt(saga: SagaId, state: &State, spec: &Spec, step: &StepState, now: Timestamp) -> Event {
-    let must = unwind::must_resolve(spec, step, false);
+fn attempt(
+    definition: &Definition,
+    saga: SagaId,
+    state: &State,
+    (spec, step): (&Spec, &StepState),
+    now: Timestamp,
+) -> Event {
+    let must = unwind::must_resolve(definition, spec, step, false);
     let limit = now + spec.effort.total;
     let fresh = match state.deadline {
         Some(saga_deadline) if !must => limit.min(saga_deadline),
@@ -71,7 +127,7 @@ fn attempt(saga: SagaId, state: &State, spec: &Spec, step: &StepState, now: Time
     Event::StepScheduled {
         step: spec.name.clone(),
         attempt: step.action.next_attempt(),
-        key: Call::key_of(saga, &spec.name, Operation::Action),
+        key: Call::key_of(saga, &spec.name, step.iteration, Operation::Action),
         input: step.input.is_none().then(|| input(spec, state)),
         deadline: (now + spec.effort.attempt_timeout()).min(step_deadline),
         step_deadline,
@@ -114,20 +170,60 @@ fn input(spec: &Spec, state: &State) -> Payload {
 }
 
 fn back(definition: &Definition, saga: SagaId, state: &State, now: Timestamp) -> Vec<Event> {
-    if state.front.dirty.is_empty() {
+    if let Some(to) = state.back_to {
+        // Whoever gives the saga up does not want it to go forward again.
+        let cause = state
+            .cancel
+            .clone()
+            .map(|reason| Cause::Cancelled { reason });
+        let late = state.deadline.is_some_and(|deadline| now >= deadline);
+        if let Some(cause) = cause.or(late.then_some(Cause::TimedOut)) {
+            return vec![Event::CompensationStarted { cause, to: None }];
+        }
+        if state.front.dirty.is_empty() {
+            let step = definition.spec(to).name.clone();
+            return vec![Event::SagaRestarted { step }];
+        }
+    } else if state.front.dirty.is_empty() {
         return vec![Event::SagaCompensated];
     }
     let turn: &[u32] = match definition.unwind {
         Unwind::Parallel => &state.front.undoable,
+        Unwind::Unordered | Unwind::Never => &state.front.dirty,
         // Only the last step that is not settled: nothing that depends on it is left.
         Unwind::Sequential => state.front.dirty.last().map_or(&[], std::slice::from_ref),
     };
     let steps = turn.iter().rev();
     steps
         .map(|&step| (definition.spec(step), state.step(step)))
-        .filter(|(_, step)| step.action.stage != Stage::Running && is_due(step.undo.stage, now))
-        .map(|(spec, step)| undo(saga, spec, step, now))
+        .filter(|(_, step)| step.action.stage != Stage::Running)
+        .filter_map(|(spec, step)| match is_open(spec, step) {
+            Some(stage) => is_due(stage, now).then(|| probe(spec, step, now)),
+            None => is_due(step.undo.stage, now).then(|| undo(saga, spec, step, now)),
+        })
         .collect()
+}
+
+/// How far the question has come whether the step took effect, as long as that can be found out.
+fn is_open(spec: &Spec, step: &StepState) -> Option<Stage> {
+    spec.probe.as_ref()?;
+    let asked = step.undo.stage == Stage::Pending && step.action.stage != Stage::Done;
+    let stage = step
+        .probe
+        .as_ref()
+        .map_or(Stage::Pending, |probe| probe.stage);
+    let settled = matches!(stage, Stage::Done | Stage::Unknown | Stage::Rejected);
+    (asked && !settled).then_some(stage)
+}
+
+fn probe(spec: &Spec, step: &StepState, now: Timestamp) -> Event {
+    let first = Progress::default();
+    let progress = step.probe.as_deref().unwrap_or(&first);
+    Event::ProbeScheduled {
+        step: spec.name.clone(),
+        attempt: progress.next_attempt(),
+        deadline: now + spec.undo.attempt_timeout(),
+    }
 }
 
 fn undo(saga: SagaId, spec: &Spec, step: &StepState, now: Timestamp) -> Event {
@@ -135,7 +231,7 @@ fn undo(saga: SagaId, spec: &Spec, step: &StepState, now: Timestamp) -> Event {
     Event::CompensationScheduled {
         step: spec.name.clone(),
         attempt: step.undo.next_attempt(),
-        key: Call::key_of(saga, &spec.name, Operation::Compensation),
+        key: Call::key_of(saga, &spec.name, step.iteration, Operation::Compensation),
         applied: if known {
             Applied::Known
         } else {
@@ -152,6 +248,7 @@ pub(super) fn wake(definition: &Definition, state: &State) -> Option<Timestamp> 
         _ => None,
     };
     match state.phase {
+        _ if state.is_paused => None,
         Phase::Running => {
             let open = state.front.open.iter();
             let waits = open.filter_map(|&step| until(state.step(step).action.stage));
@@ -159,9 +256,14 @@ pub(super) fn wake(definition: &Definition, state: &State) -> Option<Timestamp> 
             waits.chain(state.deadline.filter(|_| !settled)).min()
         }
         Phase::Compensating => {
-            let undoable = state.front.undoable.iter();
-            let waits = undoable.filter_map(|&step| until(state.step(step).undo.stage));
-            waits.min()
+            let dirty = state.front.dirty.iter().map(|&step| state.step(step));
+            let waits = dirty.flat_map(|step| {
+                let probe = step.probe.as_ref().and_then(|probe| until(probe.stage));
+                [probe, until(step.undo.stage)]
+            });
+            // On the way to a save-point it may still run out of time.
+            let deadline = state.deadline.filter(|_| state.back_to.is_some());
+            waits.flatten().chain(deadline).min()
         }
         Phase::Unborn | Phase::Completed | Phase::Compensated => None,
     }

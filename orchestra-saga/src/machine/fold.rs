@@ -1,13 +1,16 @@
 //! What each event does to the state. Refuses what the rules could not have produced.
 
+use std::sync::Arc;
+
 use orchestra_core::Timestamp;
 
-use super::front::{Front, Trait};
-use super::state::{Phase, Progress, Stage, State, StepState};
-use crate::definition::Definition;
+use super::front::{Aspect, Front};
+use super::state::{Phase, Progress, Signalled, Stage, State, StepState};
+use crate::definition::{Body, Definition, Spec};
 use crate::error::{Error, Result};
-use crate::event::{Event, Recorded};
+use crate::event::{Cause, Event, Recorded, Resolution};
 use crate::id::{StepName, Version};
+use crate::payload::Payload;
 use crate::step::Operation;
 
 impl State {
@@ -31,7 +34,8 @@ impl State {
         let fits = match self.phase {
             Phase::Unborn => matches!(event, Event::SagaStarted { .. }),
             Phase::Running | Phase::Compensating => !matches!(event, Event::SagaStarted { .. }),
-            Phase::Completed | Phase::Compensated => false,
+            Phase::Completed => matches!(event, Event::SagaRevoked { .. }),
+            Phase::Compensated => false,
         };
         if !fits {
             return Err(self.unfit(event));
@@ -80,15 +84,40 @@ impl State {
                 self.trace.clone_from(trace);
                 self.started = at;
             }
-            Event::CompensationStarted { cause } if self.phase == Phase::Running => {
+            Event::CompensationStarted { cause, to }
+                if self.phase == Phase::Running || self.back_to.is_some() =>
+            {
                 self.phase = Phase::Compensating;
                 self.cause = Some(cause.clone());
+                self.back_to = match to {
+                    Some(step) => Some(definition.index_of(step).ok_or_else(|| self.unfit(event))?),
+                    None => None,
+                };
                 let mut front = std::mem::take(&mut self.front);
                 front.turn_back(definition, self);
                 self.front = front;
             }
             Event::SagaRecovered => self.each_step(definition, StepState::interrupt),
-            Event::SagaResumed => self.each_step(definition, |step| step.resume(at)),
+            Event::SagaRetried { .. } => self.each_step(definition, |step| step.retry(at)),
+            Event::SagaPaused { .. } if !self.is_paused => self.is_paused = true,
+            Event::SagaResumed { .. } if self.is_paused => self.is_paused = false,
+            Event::SagaRestarted { step } if self.phase == Phase::Compensating => {
+                let to = definition
+                    .index_of(step)
+                    .filter(|to| self.back_to == Some(*to));
+                self.restart(definition, to.ok_or_else(|| self.unfit(event))?);
+            }
+            Event::SagaRevoked { reason } if self.phase == Phase::Completed => {
+                let reason = reason.clone();
+                self.phase = Phase::Compensating;
+                self.cause = Some(Cause::Revoked { reason });
+                self.front = Front::of(definition, self);
+            }
+            Event::SignalReceived { name, id, payload } => self.signals.push(Signalled {
+                name: Arc::clone(name),
+                id: id.clone(),
+                payload: Some(payload.clone()),
+            }),
             Event::SagaCancelRequested { reason } => self.cancel = Some(reason.clone()),
             Event::SagaCompleted if self.phase == Phase::Running => {
                 self.phase = Phase::Completed;
@@ -99,6 +128,26 @@ impl State {
             _ => return Err(self.unfit(event)),
         }
         Ok(())
+    }
+
+    /// Back at a save-point: what depends on it has never been.
+    fn restart(&mut self, definition: &Definition, to: u32) {
+        for number in definition.descendants(to) {
+            if let Some(step) = self.steps.get_mut(number as usize) {
+                let iteration = step.iteration + 1;
+                *step = StepState {
+                    iteration,
+                    ..StepState::default()
+                };
+            }
+        }
+        if let Some(point) = self.steps.get_mut(to as usize) {
+            point.restarts += 1;
+        }
+        self.phase = Phase::Running;
+        self.back_to = None;
+        self.cause = None;
+        self.front = Front::of(definition, self);
     }
 
     fn each_step(&mut self, definition: &Definition, change: impl FnMut(&mut StepState)) {
@@ -121,11 +170,23 @@ impl State {
                 event.name()
             )));
         };
-        let before = Trait::of(step);
-        if !step.fold(at, event) {
+        let before = Aspect::of(step);
+        let fits = match event {
+            Event::SignalTaken { .. } => {
+                let spec = definition.spec(number);
+                step.take_signal(spec, &mut self.signals)
+            }
+            _ => step.fold(at, event),
+        };
+        if !fits {
             return Err(self.unfit(event));
         }
-        let change = (before, Trait::of(step));
+        if let Event::StepResolved { .. } = event {
+            // It may have an effect after all.
+            self.front = Front::of(definition, self);
+            return Ok(());
+        }
+        let change = (before, Aspect::of(step));
         self.front.change(definition, number, change, self.phase);
         Ok(())
     }
@@ -192,10 +253,95 @@ impl StepState {
                 match op {
                     Operation::Action => self.action.park(*retry),
                     Operation::Compensation => self.undo.park(*retry),
+                    Operation::Probe => false,
                 }
             }
+            Event::StepCopied { output, .. } => {
+                self.output = Some(output.clone());
+                self.is_copied = true;
+                std::mem::replace(&mut self.action.stage, Stage::Done) == Stage::Pending
+            }
+            Event::StepHeartbeat {
+                attempt, details, ..
+            } => {
+                self.details = Some(details.clone());
+                self.action.stage == Stage::Running && self.action.attempt == *attempt
+            }
+            Event::TimerSet { due, .. } => self.action.wait(Stage::Waiting(*due)),
+            Event::TimerFired { .. } => self.action.wait(Stage::Done),
+            Event::SignalAwaited { until, .. } => {
+                let stage = until.map_or(Stage::Listening, Stage::Waiting);
+                self.action.wait(stage)
+            }
+            Event::ProbeScheduled { attempt, .. } => {
+                let probe = self.probe.get_or_insert_default();
+                self.undo.stage == Stage::Pending && probe.begin(*attempt)
+            }
+            Event::ProbeCompleted {
+                attempt, applied, ..
+            } => self.find_out(*attempt, applied.as_ref()),
+            Event::ProbeFailed {
+                attempt,
+                reason,
+                retry,
+                ..
+            } => {
+                self.reason = Some(reason.clone());
+                let probe = self.probe.get_or_insert_default();
+                probe.fail(*attempt, at, *retry, Stage::Unknown)
+            }
+            Event::StepResolved { op, resolution, .. } => self.resolve(*op, resolution),
             _ => false,
         }
+    }
+
+    /// A question is answered.
+    fn find_out(&mut self, attempt: u32, applied: Option<&Payload>) -> bool {
+        self.tainted = false;
+        match applied {
+            Some(output) => {
+                self.output = Some(output.clone());
+                self.action.stage = Stage::Done;
+            }
+            None => self.action.stage = Stage::Rejected,
+        }
+        let probe = self.probe.get_or_insert_default();
+        probe.end(attempt, Stage::Done)
+    }
+
+    /// An operator knows what became of an operation that is not in flight.
+    fn resolve(&mut self, op: Operation, resolution: &Resolution) -> bool {
+        let progress = match op {
+            Operation::Action => &mut self.action,
+            Operation::Compensation => &mut self.undo,
+            Operation::Probe => return false,
+        };
+        let fits = !matches!(progress.stage, Stage::Running | Stage::Done);
+        match (op, resolution) {
+            (Operation::Action, Resolution::Done(output)) => {
+                progress.stage = Stage::Done;
+                self.output = Some(output.clone());
+                self.tainted = false;
+            }
+            (Operation::Action, Resolution::NotApplied) => {
+                progress.stage = Stage::Rejected;
+                self.tainted = false;
+            }
+            (_, Resolution::Done(_)) => progress.stage = Stage::Done,
+            (_, Resolution::NotApplied) => return false,
+        }
+        fits
+    }
+
+    /// Takes the oldest signal that the step waits for.
+    fn take_signal(&mut self, spec: &Spec, signals: &mut [Signalled]) -> bool {
+        let Body::Signal(name, _) = &spec.action else {
+            return false;
+        };
+        let of_name = |signal: &&mut Signalled| signal.name == *name && signal.payload.is_some();
+        let signal = signals.iter_mut().find(of_name);
+        self.output = signal.and_then(|signal| signal.payload.take());
+        self.output.is_some() && self.action.wait(Stage::Done)
     }
 
     fn interrupt(&mut self) {
@@ -206,9 +352,14 @@ impl StepState {
         if self.undo.stage == Stage::Running {
             self.undo.stage = Stage::Interrupted;
         }
+        if let Some(probe) = &mut self.probe
+            && probe.stage == Stage::Running
+        {
+            probe.stage = Stage::Interrupted;
+        }
     }
 
-    fn resume(&mut self, at: Timestamp) {
+    fn retry(&mut self, at: Timestamp) {
         for progress in [&mut self.action, &mut self.undo] {
             if let Stage::Parked(_) = progress.stage {
                 progress.stage = Stage::Waiting(at);
@@ -242,6 +393,15 @@ impl Progress {
         self.attempt = attempt;
         self.stage = Stage::Running;
         true
+    }
+
+    /// A step without calls moves on.
+    fn wait(&mut self, stage: Stage) -> bool {
+        let before = std::mem::replace(&mut self.stage, stage);
+        matches!(
+            before,
+            Stage::Pending | Stage::Listening | Stage::Waiting(_)
+        )
     }
 
     fn end(&mut self, attempt: u32, stage: Stage) -> bool {

@@ -36,28 +36,31 @@ pub(crate) struct Front {
 
 /// What of a step the front depends on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Trait {
+pub(super) struct Aspect {
     action: Stage,
     undo: Stage,
-    tainted: bool,
+    probe: Stage,
+    has_effect: bool,
 }
 
-impl Trait {
+impl Aspect {
     pub(super) fn of(step: &StepState) -> Self {
+        let probe = step.probe.as_ref();
         Self {
             action: step.action.stage,
             undo: step.undo.stage,
-            tainted: step.tainted,
+            probe: probe.map_or(Stage::Pending, |probe| probe.stage),
+            has_effect: unwind::has_effect(step),
         }
     }
 
     fn count(self, is: impl Fn(Stage) -> bool) -> u32 {
-        u32::from(is(self.action)) + u32::from(is(self.undo))
+        u32::from(is(self.action)) + u32::from(is(self.undo)) + u32::from(is(self.probe))
     }
 
     fn is_dirty(self, spec: &Spec) -> bool {
-        self.action == Stage::Running
-            || unwind::needs_undo(spec.kind, self.action, self.undo, self.tainted)
+        let undone = spec.kind == Kind::Compensatable && self.has_effect;
+        self.action == Stage::Running || undone
     }
 }
 
@@ -78,7 +81,7 @@ impl Front {
         let mut front = Self::default();
         let done = |step: u32| state.step(step).action.stage == Stage::Done;
         for (number, (spec, step)) in (0..).zip(definition.steps.iter().zip(&state.steps)) {
-            let now = Trait::of(step);
+            let now = Aspect::of(step);
             front.in_flight += now.count(is_running);
             front.parked += now.count(is_parked);
             let left = spec.parents.iter().filter(|&&parent| !done(parent)).count() as u32;
@@ -87,7 +90,7 @@ impl Front {
                 continue;
             }
             front.unfinished += 1;
-            front.uncommitted += u32::from(spec.kind != Kind::Retriable);
+            front.uncommitted += u32::from(spec.is_fallible());
             if left == 0 {
                 front.open.push(number);
             }
@@ -106,9 +109,13 @@ impl Front {
         self.dirty.clear();
         self.undoable.clear();
         self.children_left.clear();
+        let goes_back = state.back_to.map(|to| definition.descendants(to));
         for (number, (spec, step)) in (0..).zip(definition.steps.iter().zip(&state.steps)) {
             self.children_left.push(spec.children.len() as u32);
-            if Trait::of(step).is_dirty(spec) {
+            let goes_back = goes_back
+                .as_ref()
+                .is_none_or(|steps| steps.contains(&number));
+            if goes_back && Aspect::of(step).is_dirty(spec) {
                 self.dirty.push(number);
             }
         }
@@ -146,7 +153,7 @@ impl Front {
         &mut self,
         definition: &Definition,
         number: u32,
-        (before, after): (Trait, Trait),
+        (before, after): (Aspect, Aspect),
         phase: Phase,
     ) {
         let spec = definition.spec(number);
@@ -155,21 +162,23 @@ impl Front {
         self.parked = shift(self.parked, is_parked);
         match (is_given_up(before.action), is_given_up(after.action)) {
             (false, true) => insert(&mut self.given_up, number),
-            (true, false) => remove(&mut self.given_up, number),
+            (true, false) => {
+                remove(&mut self.given_up, number);
+            }
             _ => {}
         }
         if before.action != Stage::Done && after.action == Stage::Done {
             self.finish(number, spec);
         }
-        if phase == Phase::Compensating && before.is_dirty(spec) && !after.is_dirty(spec) {
-            remove(&mut self.dirty, number);
+        if phase == Phase::Compensating && !after.is_dirty(spec) && remove(&mut self.dirty, number)
+        {
             self.clear(definition, number);
         }
     }
 
     fn finish(&mut self, number: u32, spec: &Spec) {
         self.unfinished -= 1;
-        self.uncommitted -= u32::from(spec.kind != Kind::Retriable);
+        self.uncommitted -= u32::from(spec.is_fallible());
         remove(&mut self.open, number);
         for &child in &spec.children {
             let Some(left) = self.parents_left.get_mut(child as usize) else {
@@ -189,8 +198,11 @@ fn insert(sorted: &mut Vec<u32>, number: u32) {
     }
 }
 
-fn remove(sorted: &mut Vec<u32>, number: u32) {
-    if let Ok(at) = sorted.binary_search(&number) {
+/// Whether it was there.
+fn remove(sorted: &mut Vec<u32>, number: u32) -> bool {
+    let found = sorted.binary_search(&number);
+    if let Ok(at) = found {
         sorted.remove(at);
     }
+    found.is_ok()
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use orchestra_core::Timestamp;
+use orchestra_core::{IdempotencyKey, Timestamp};
 
-use super::state::{Phase, Progress, Stage, State, StepState};
+use super::state::{Phase, Progress, Signalled, Stage, State, StepState};
 use super::{Input, unwind};
-use crate::definition::{Definition, Kind, Spec};
-use crate::event::Event;
+use crate::definition::{Body, Definition, Kind, Spec, Unwind};
+use crate::event::{Event, Resolution};
+use crate::id::StepName;
 use crate::step::{Operation, StepOutcome};
 
 pub(super) fn settle(
@@ -17,46 +18,150 @@ pub(super) fn settle(
     now: Timestamp,
     draw: u64,
 ) -> Vec<Event> {
+    if let Input::Revoke { reason } = input {
+        let revoked = state.phase == Phase::Completed && definition.is_reversible();
+        let reason = reason.clone();
+        return only(revoked, || Event::SagaRevoked { reason });
+    }
     if matches!(state.phase, Phase::Unborn) || state.phase.is_terminal() {
         return Vec::new();
     }
     match input {
-        Input::Recovered if state.is_in_flight() => vec![Event::SagaRecovered],
-        Input::Resume if state.is_parked() => vec![Event::SagaResumed],
-        Input::Cancel { reason } if may_cancel(state) => {
-            let reason = reason.clone();
-            vec![Event::SagaCancelRequested { reason }]
-        }
-        Input::Wake | Input::Recovered | Input::Resume | Input::Cancel { .. } => Vec::new(),
+        Input::Wake | Input::Revoke { .. } => Vec::new(),
+        Input::Recovered => only(state.is_in_flight(), || Event::SagaRecovered),
         Input::Report {
             step,
             op,
             attempt,
             outcome,
         } => {
-            let found = definition
-                .index_of(step)
-                .map(|index| (definition.spec(index), state.step(index)));
-            let Some((spec, step)) = found else {
+            let Some(number) = definition.index_of(step) else {
                 return Vec::new();
             };
             let report = Report {
                 definition,
                 state,
-                spec,
-                step,
+                spec: definition.spec(number),
+                step: state.step(number),
                 attempt: *attempt,
                 now,
                 draw,
             };
             report.events(*op, outcome)
         }
+        asked => ask(definition, state, asked),
+    }
+}
+
+fn only(holds: bool, event: impl FnOnce() -> Event) -> Vec<Event> {
+    holds.then(event).into_iter().collect()
+}
+
+/// What somebody outside asks for.
+fn ask(definition: &Definition, state: &State, input: &Input) -> Vec<Event> {
+    match input.clone() {
+        Input::Retry { by } => only(state.is_parked(), || Event::SagaRetried { by }),
+        Input::Pause { by } => only(!state.is_paused, || Event::SagaPaused { by }),
+        Input::Resume { by } => only(state.is_paused, || Event::SagaResumed { by }),
+        Input::Cancel { reason } => only(may_cancel(definition, state), || {
+            Event::SagaCancelRequested { reason }
+        }),
+        Input::Signal { name, id, payload } => {
+            let awaited = is_awaited(definition, state, &name, id.as_ref());
+            only(awaited, || Event::SignalReceived { name, id, payload })
+        }
+        Input::Heartbeat {
+            step,
+            attempt,
+            details,
+        } => {
+            let alive = is_in_flight(definition, state, &step, attempt);
+            only(alive, || Event::StepHeartbeat {
+                step,
+                attempt,
+                details,
+            })
+        }
+        Input::Resolve {
+            step,
+            op,
+            resolution,
+            by,
+        } => {
+            let fits = may_resolve(definition, state, (&step, op), &resolution);
+            only(fits, || Event::StepResolved {
+                step,
+                op,
+                resolution,
+                by,
+            })
+        }
+        Input::Wake | Input::Recovered | Input::Report { .. } | Input::Revoke { .. } => Vec::new(),
     }
 }
 
 /// Whether asking to give up still changes anything.
-fn may_cancel(state: &State) -> bool {
-    state.phase == Phase::Running && state.cancel.is_none() && !unwind::is_committed(state)
+fn may_cancel(definition: &Definition, state: &State) -> bool {
+    let forward = state.phase == Phase::Running || state.back_to.is_some();
+    forward
+        && state.cancel.is_none()
+        && !unwind::is_committed(state)
+        && definition.unwind != Unwind::Never
+}
+
+/// Whether a step may still take a signal of this name: each takes one, and the same is not heard twice.
+fn is_awaited(
+    definition: &Definition,
+    state: &State,
+    name: &str,
+    id: Option<&IdempotencyKey>,
+) -> bool {
+    let known = id.is_some() && state.signals.iter().any(|signal| signal.id.as_ref() == id);
+    let open = |stage| matches!(stage, Stage::Pending | Stage::Listening | Stage::Waiting(_));
+    let takes = |(spec, step): &(&Spec, &StepState)| match &spec.action {
+        Body::Signal(awaited, _) => **awaited == *name && open(step.action.stage),
+        _ => false,
+    };
+    let takers = definition.steps.iter().zip(&state.steps).filter(takes);
+    let waits = |signal: &&Signalled| *signal.name == *name && signal.payload.is_some();
+    let waiting = state.signals.iter().filter(waits).count();
+    !known && state.phase == Phase::Running && takers.count() > waiting
+}
+
+fn is_in_flight(definition: &Definition, state: &State, step: &StepName, attempt: u32) -> bool {
+    let number = definition.index_of(step);
+    let action = number.map(|number| &state.step(number).action);
+    action.is_some_and(|action| action.stage == Stage::Running && action.attempt == attempt)
+}
+
+/// Whether an operator may say what became of an operation: of one that was tried and is not in flight.
+fn may_resolve(
+    definition: &Definition,
+    state: &State,
+    (step, op): (&StepName, Operation),
+    resolution: &Resolution,
+) -> bool {
+    let Some(number) = definition.index_of(step) else {
+        return false;
+    };
+    let step = state.step(number);
+    let open = |stage| {
+        matches!(
+            stage,
+            Stage::Interrupted | Stage::Waiting(_) | Stage::Parked(_)
+        )
+    };
+    match (op, resolution) {
+        (Operation::Action, _) => {
+            let waits = matches!(
+                definition.spec(number).action,
+                Body::Timer(_) | Body::Signal(..)
+            );
+            state.phase == Phase::Running && !waits && open(step.action.stage)
+        }
+        (Operation::Compensation, Resolution::Done(_)) => open(step.undo.stage),
+        (Operation::Compensation, Resolution::NotApplied) | (Operation::Probe, _) => false,
+    }
 }
 
 struct Report<'a> {
@@ -74,6 +179,10 @@ impl Report<'_> {
         let progress = match op {
             Operation::Action => &self.step.action,
             Operation::Compensation => &self.step.undo,
+            Operation::Probe => match self.step.probe.as_deref() {
+                Some(probe) => probe,
+                None => return Vec::new(),
+            },
         };
         // A late answer of an attempt that is over is not news.
         if progress.stage != Stage::Running || progress.attempt != self.attempt {
@@ -82,7 +191,46 @@ impl Report<'_> {
         match op {
             Operation::Action => self.action(outcome),
             Operation::Compensation => self.compensation(outcome),
+            Operation::Probe => vec![self.probe(outcome, progress)],
         }
+    }
+
+    fn probe(&self, outcome: &StepOutcome, progress: &Progress) -> Event {
+        let (step, attempt) = (self.spec.name.clone(), self.attempt);
+        let (reason, after) = match outcome {
+            StepOutcome::Done(output) => {
+                let applied = Some(output.clone());
+                return Event::ProbeCompleted {
+                    step,
+                    attempt,
+                    applied,
+                };
+            }
+            StepOutcome::Rejected(_) => {
+                return Event::ProbeCompleted {
+                    step,
+                    attempt,
+                    applied: None,
+                };
+            }
+            StepOutcome::Retryable { reason, after } => (reason, *after),
+            StepOutcome::Unknown(reason) => (reason, None),
+        };
+        Event::ProbeFailed {
+            step,
+            attempt,
+            reason: reason.clone(),
+            retry: self.due(progress, self.spec.undo.retry, after),
+        }
+    }
+
+    /// Whether the saga goes, or will go, forward.
+    fn is_forward(&self) -> bool {
+        self.state.phase == Phase::Running || self.state.back_to.is_some()
+    }
+
+    fn must_resolve(&self, doubt: bool) -> bool {
+        unwind::must_resolve(self.definition, self.spec, self.step, doubt)
     }
 
     fn action(&self, outcome: &StepOutcome) -> Vec<Event> {
@@ -92,7 +240,7 @@ impl Report<'_> {
                 attempt: self.attempt,
                 output: output.clone(),
             }],
-            StepOutcome::Rejected(reason) if self.spec.kind == Kind::Retriable => {
+            StepOutcome::Rejected(reason) if self.gives_nothing_up() => {
                 self.give_up(self.failed(reason, None), reason)
             }
             StepOutcome::Rejected(reason) => vec![self.failed(reason, None)],
@@ -105,6 +253,11 @@ impl Report<'_> {
                 None => self.give_up(self.unknown(reason, None), reason),
             },
         }
+    }
+
+    /// Whether a refusal is not the end of the step.
+    fn gives_nothing_up(&self) -> bool {
+        self.spec.kind == Kind::Retriable || self.definition.unwind == Unwind::Never
     }
 
     fn failed(&self, reason: &str, retry: Option<Timestamp>) -> Event {
@@ -128,8 +281,8 @@ impl Report<'_> {
     /// When the next attempt is due: not after the retries, nor the deadline of the step, nor when the
     /// saga goes back.
     fn next_action(&self, after: Option<Duration>, doubt: bool) -> Option<Timestamp> {
-        let must = unwind::must_resolve(self.spec, self.step, doubt);
-        if self.state.phase != Phase::Running || self.step.action.parked > 0 {
+        let must = self.must_resolve(doubt);
+        if !self.is_forward() || self.step.action.parked > 0 {
             return None;
         }
         if !must && unwind::cause(self.definition, self.state, self.now).is_some() {
@@ -153,9 +306,7 @@ impl Report<'_> {
     /// No fast attempt is left: the step is over, or parked if it may not be given up.
     fn give_up(&self, last: Event, reason: &str) -> Vec<Event> {
         let doubt = matches!(last, Event::StepUnknown { .. });
-        let must =
-            self.state.phase == Phase::Running && unwind::must_resolve(self.spec, self.step, doubt);
-        if must {
+        if self.is_forward() && self.must_resolve(doubt) {
             vec![
                 last,
                 self.park(Operation::Action, &self.step.action, reason),

@@ -1,8 +1,8 @@
+use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::Timestamp;
+use orchestra_core::{IdempotencyKey, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 use super::front::Front;
 use crate::event::{Cause, present};
@@ -46,10 +46,32 @@ pub struct State {
     pub(crate) trace: Option<Arc<str>>,
     pub(crate) cancel: Option<String>,
     pub(crate) cause: Option<Cause>,
+    /// The save-point to which it goes back, if not to the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) back_to: Option<u32>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_paused: bool,
+    /// Signals in the order of their arrival.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) signals: Vec<Signalled>,
     pub(crate) steps: Vec<StepState>,
     /// What of the steps matters now; made from them, so it is not written down.
     #[serde(skip)]
     pub(crate) front: Front,
+}
+
+/// A signal that came.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Signalled {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: Option<IdempotencyKey>,
+    /// Until a step takes it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
+    pub(crate) payload: Option<Payload>,
 }
 
 /// One step of a saga.
@@ -74,6 +96,25 @@ pub(crate) struct StepState {
     pub(crate) deadline: Option<Timestamp>,
     /// What it said last.
     pub(crate) reason: Option<String>,
+    /// How far a long attempt came.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
+    pub(crate) details: Option<Payload>,
+    /// The question whether it took effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) probe: Option<Box<Progress>>,
+    /// How often the saga went back past it to a save-point.
+    #[serde(default)]
+    pub(crate) iteration: u32,
+    /// As a save-point: how often the saga went back to it.
+    #[serde(default)]
+    pub(crate) restarts: u32,
+    /// Its effect is another saga's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_copied: bool,
 }
 
 /// How far an operation of a step has come.
@@ -95,6 +136,8 @@ pub(crate) struct Progress {
 pub(crate) enum Stage {
     #[default]
     Pending,
+    /// Until a signal comes.
+    Listening,
     /// The intent is durable and the call is in flight.
     Running,
     /// The call was in flight when its process died.
@@ -122,6 +165,9 @@ impl State {
             trace: None,
             cancel: None,
             cause: None,
+            back_to: None,
+            is_paused: false,
+            signals: Vec::new(),
             steps: vec![StepState::default(); steps],
             front: Front::default(),
         }
@@ -146,6 +192,12 @@ impl State {
     #[expect(clippy::indexing_slicing, reason = "there is a state for each step")]
     pub(crate) fn step(&self, step: u32) -> &StepState {
         &self.steps[step as usize]
+    }
+
+    /// The signal of that name which has waited longest to be taken.
+    pub(crate) fn signal(&self, name: &str) -> Option<&Signalled> {
+        let mut waiting = self.signals.iter();
+        waiting.find(|signal| *signal.name == *name && signal.payload.is_some())
     }
 
     /// Whether a step is parked.

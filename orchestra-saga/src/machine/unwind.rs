@@ -1,9 +1,11 @@
 //! Whether and how far a saga goes back.
 
+use std::collections::HashSet;
+
 use orchestra_core::Timestamp;
 
 use super::state::{Phase, Stage, State, StepState};
-use crate::definition::{Definition, Kind, Spec};
+use crate::definition::{Definition, Kind, Spec, Unwind};
 use crate::event::Cause;
 
 /// Past the point of no return: everything that can fail is done.
@@ -11,8 +13,17 @@ pub(super) fn is_committed(state: &State) -> bool {
     state.front.uncommitted == 0
 }
 
-/// Whether the step may not be given up: a retriable one, or a pivot that may have taken effect.
-pub(super) fn must_resolve(spec: &Spec, step: &StepState, doubt: bool) -> bool {
+/// Whether the step may not be given up: a retriable one, a pivot that may have taken effect, or any if
+/// the saga never goes back.
+pub(super) fn must_resolve(
+    definition: &Definition,
+    spec: &Spec,
+    step: &StepState,
+    doubt: bool,
+) -> bool {
+    if definition.unwind == Unwind::Never {
+        return true;
+    }
     match spec.kind {
         Kind::Retriable => true,
         Kind::Pivot => step.tainted || doubt,
@@ -29,13 +40,13 @@ pub(super) fn is_pivot_open(definition: &Definition, state: &State) -> bool {
     match step.action.stage {
         Stage::Running | Stage::Interrupted => true,
         Stage::Waiting(_) | Stage::Parked(_) => step.tainted,
-        Stage::Pending | Stage::Done | Stage::Rejected | Stage::Unknown => false,
+        Stage::Pending | Stage::Listening | Stage::Done | Stage::Rejected | Stage::Unknown => false,
     }
 }
 
 /// Why a running saga goes back, if it does.
 pub(super) fn cause(definition: &Definition, state: &State, now: Timestamp) -> Option<Cause> {
-    if state.phase != Phase::Running || is_committed(state) {
+    if state.phase != Phase::Running || is_committed(state) || definition.unwind == Unwind::Never {
         return None;
     }
     let first = state.front.given_up.first();
@@ -69,9 +80,28 @@ fn failure(spec: &Spec, step: &StepState) -> Option<Cause> {
     }
 }
 
-/// Whether there is an effect to undo, or perhaps one.
-pub(super) fn needs_undo(kind: Kind, action: Stage, undo: Stage, tainted: bool) -> bool {
-    kind == Kind::Compensatable
-        && undo != Stage::Done
-        && (tainted || matches!(action, Stage::Done | Stage::Unknown))
+/// Whether there is an effect of its own, or perhaps one.
+pub(super) fn has_effect(step: &StepState) -> bool {
+    let applied = step.tainted || matches!(step.action.stage, Stage::Done | Stage::Unknown);
+    applied && !step.is_copied && step.undo.stage != Stage::Done
+}
+
+/// The last save-point before a step that was given up, if the saga may go back to one.
+pub(super) fn save_point(definition: &Definition, state: &State) -> Option<u32> {
+    let &failed = state.front.given_up.first()?;
+    // Somebody who gives the saga up wants it undone.
+    if state.cancel.is_some() {
+        return None;
+    }
+    let ready = |&step: &u32| {
+        let point = state.step(step);
+        point.restarts < definition.spec(step).save_point && point.action.stage == Stage::Done
+    };
+    let mut seen = HashSet::new();
+    let mut open = vec![failed];
+    while let Some(next) = open.pop() {
+        let parents = definition.spec(next).parents.iter();
+        open.extend(parents.filter(|&&parent| seen.insert(parent)));
+    }
+    seen.into_iter().filter(ready).max()
 }

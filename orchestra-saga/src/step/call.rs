@@ -4,10 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use orchestra_core::{IdempotencyKey, Timestamp, TraceContext};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Epoch, SagaId, StepName};
 use crate::payload::Payload;
 
@@ -19,6 +21,8 @@ pub const STEP_NAME: HeaderName = HeaderName::from_static("x-step-name");
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The header with `action` or `compensation`.
 pub const SAGA_OP: HeaderName = HeaderName::from_static("x-saga-op");
+/// The header with the number of times that the saga went back past the step to a save-point.
+pub const SAGA_ITERATION: HeaderName = HeaderName::from_static("x-saga-iteration");
 /// The header with the number of the attempt.
 pub const SAGA_ATTEMPT: HeaderName = HeaderName::from_static("x-saga-attempt");
 /// The header with the fencing number of the coordinator.
@@ -26,7 +30,7 @@ pub const SAGA_EPOCH: HeaderName = HeaderName::from_static("x-saga-epoch");
 /// The header with the milliseconds left for the attempt.
 pub const SAGA_DEADLINE: HeaderName = HeaderName::from_static("x-saga-deadline");
 
-/// Which of a step's two operations is meant.
+/// Which of a step's operations is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -35,14 +39,17 @@ pub enum Operation {
     Action,
     /// Undoing it.
     Compensation,
+    /// Asking whether it was done.
+    Probe,
 }
 
 impl Operation {
-    /// `action` or `compensation`, as on the wire.
+    /// `action`, `compensation` or `probe`, as on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Action => "action",
             Self::Compensation => "compensation",
+            Self::Probe => "probe",
         }
     }
 }
@@ -78,8 +85,11 @@ pub struct Call {
     pub op: Operation,
     /// The number of the attempt, from 1. Attempts that a crash interrupted keep their number.
     pub attempt: u32,
-    /// The same over all attempts and recoveries of this operation, and unlike any other's.
+    /// The same over all attempts and recoveries of this operation, and unlike any other's. A probe
+    /// carries the key of the action that it asks about.
     pub key: IdempotencyKey,
+    /// How often the saga went back past the step to a save-point before.
+    pub iteration: u32,
     /// The fencing number of the coordinator.
     pub epoch: Epoch,
     /// When the coordinator gives the attempt up, by its wall clock.
@@ -94,17 +104,68 @@ pub struct Call {
     pub output: Option<Payload>,
     /// For a compensation: whether the action is known to have taken effect.
     pub applied: Applied,
+    /// How far an earlier attempt came, by its last [`Call::heartbeat`].
+    pub details: Option<Payload>,
+    pub(crate) heart: Heart,
+}
+
+/// Where heartbeats of a call go.
+#[derive(Clone, Default)]
+pub(crate) struct Heart(Option<Arc<dyn Beat>>);
+
+/// Hears heartbeats.
+#[async_trait]
+pub(crate) trait Beat: Send + Sync {
+    async fn beat(&self, details: Payload) -> Result<()>;
+}
+
+impl Heart {
+    pub(crate) fn new(beat: Arc<dyn Beat>) -> Self {
+        Self(Some(beat))
+    }
+}
+
+/// Calls are the same wherever their heartbeats go.
+impl PartialEq for Heart {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Heart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Heart")
+    }
 }
 
 impl Call {
-    /// The key of an operation: a hash of saga, step and operation.
+    /// Says that the attempt is alive, and how far it has come: the next attempt finds the last of it in
+    /// [`Call::details`]. Returns once it is durable, so not more often than it is worth an append.
+    ///
+    /// Cancel: it is durable or not.
+    pub async fn heartbeat<T: Serialize + ?Sized + Sync>(&self, details: &T) -> Result<()> {
+        let details = Payload::of(details).map_err(|source| {
+            let message = format!("heartbeat of step {} is not JSON", self.step);
+            Error::new(ErrorKind::InvalidInput, message).caused_by(source)
+        })?;
+        match &self.heart.0 {
+            Some(heart) => heart.beat(details).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The key of an operation: a hash of saga, step, iteration and operation.
     #[expect(clippy::missing_panics_doc, reason = "32 hex digits are a valid key")]
-    pub fn key_of(saga: SagaId, step: &StepName, op: Operation) -> IdempotencyKey {
+    pub fn key_of(saga: SagaId, step: &StepName, iteration: u32, op: Operation) -> IdempotencyKey {
         let mut hasher = blake3::Hasher::new_derive_key("orchestra-saga idempotency key v1");
         hasher.update(&saga.to_bytes());
         hasher.update(op.as_str().as_bytes());
         hasher.update(b"/");
         hasher.update(step.as_str().as_bytes());
+        if iteration > 0 {
+            hasher.update(b"/");
+            hasher.update(&iteration.to_le_bytes());
+        }
         let hex = hasher.finalize().to_hex();
         let text = hex.as_str().get(..32).unwrap_or_default();
         #[expect(clippy::expect_used, reason = "32 hex digits are a valid key")]
@@ -113,10 +174,11 @@ impl Call {
 
     /// The headers that carry the call to a participant.
     ///
-    /// `x-saga-id`, `x-step-name`, `idempotency-key`, `x-saga-op`, `x-saga-attempt`, `x-saga-epoch`,
+    /// `x-saga-id`, `x-step-name`, `idempotency-key`, `x-saga-op`, `x-saga-iteration`,
+    /// `x-saga-attempt`, `x-saga-epoch`,
     /// `x-saga-deadline` (milliseconds left) and, inside a trace, `traceparent`.
     pub fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(8);
+        let mut headers = HeaderMap::with_capacity(9);
         let mut put = |name: HeaderName, value: String| {
             // Each value is made of visible ASCII by its type.
             if let Ok(value) = HeaderValue::try_from(value) {
@@ -127,6 +189,7 @@ impl Call {
         put(STEP_NAME, self.step.to_string());
         put(IDEMPOTENCY_KEY, self.key.to_string());
         put(SAGA_OP, self.op.to_string());
+        put(SAGA_ITERATION, self.iteration.to_string());
         put(SAGA_ATTEMPT, self.attempt.to_string());
         put(SAGA_EPOCH, self.epoch.to_string());
         put(SAGA_DEADLINE, self.budget.as_millis().to_string());

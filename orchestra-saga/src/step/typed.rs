@@ -117,3 +117,53 @@ where
         }
     }
 }
+
+/// A closure that finds out whether a step took effect.
+pub(crate) struct TypedProbe<I, T, F> {
+    probe: F,
+    types: PhantomData<fn(I) -> T>,
+}
+
+impl<I, T, F> TypedProbe<I, T, F> {
+    pub(crate) fn new(probe: F) -> Self {
+        let types = PhantomData;
+        Self { probe, types }
+    }
+}
+
+impl<I, T, F> fmt::Debug for TypedProbe<I, T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::any::type_name::<F>())
+    }
+}
+
+#[async_trait]
+impl<I, T, F, Fut> Step for TypedProbe<I, T, F>
+where
+    I: DeserializeOwned + Send + 'static,
+    T: Serialize + Send + 'static,
+    F: Fn(Call, I) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Option<T>, Failure>> + Send,
+{
+    async fn act(&self, call: &Call) -> StepOutcome {
+        StepOutcome::Rejected(format!("step {} is a probe alone", call.step))
+    }
+
+    async fn probe(&self, call: &Call) -> StepOutcome {
+        let input = match I::decode(call, "input", &call.input) {
+            Ok(input) => input,
+            // That it cannot be asked does not say that nothing happened.
+            Err(_) => return StepOutcome::Unknown("its input cannot be read".to_owned()),
+        };
+        match (self.probe)(call.clone(), input).await {
+            Ok(Some(output)) => Payload::of(&output).map_or_else(
+                |source| StepOutcome::Unknown(format!("output cannot be written: {source}")),
+                StepOutcome::Done,
+            ),
+            Ok(None) => StepOutcome::Rejected("it had no effect".to_owned()),
+            // A probe that is refused has not found anything out.
+            Err(Failure::Rejected(reason)) => StepOutcome::Unknown(reason),
+            Err(failure) => failure.into(),
+        }
+    }
+}

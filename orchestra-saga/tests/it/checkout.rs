@@ -92,7 +92,7 @@ impl World {
         if self.done.lock().insert(call.key.clone(), true).is_some() {
             return Ok(());
         }
-        let key = Call::key_of(call.saga, &call.step, Operation::Action);
+        let key = Call::key_of(call.saga, &call.step, 0, Operation::Action);
         let mut effects = self.effects.lock();
         let count = effects.entry(call.step.to_string()).or_default();
         if action {

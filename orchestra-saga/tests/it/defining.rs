@@ -82,7 +82,7 @@ fn a_request_needs_a_request_that_undoes_it_and_valid_templates() {
     let request = |path| StepCall::new(service.clone(), http::Method::POST, path);
     let mut d = begin();
     let _: Handle<Value> = d.call("hold", (), request("/holds")).compensatable();
-    assert!(refusal(d).contains("without a request that undoes it"));
+    assert!(refusal(d).contains("is compensatable, and nothing undoes it"));
     for (path, said) in [
         ("holds", "begin with"),
         ("/holds/{input.id", "unmatched brace"),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use orchestra_core::IdempotencyKey;
 use orchestra_saga::{
-    Cause, ErrorKind, Executor, MemoryStore, Operation, SagaStore, SagaView, Start, Status,
+    Cause, ErrorKind, Executor, MemoryStore, Operation, Operator, SagaStore, SagaView, Start,
+    Status,
 };
 
 use crate::checkout::{Answer, World, checkout};
@@ -124,13 +125,23 @@ async fn an_operator_retries_a_parked_saga_at_once() {
     let (executor, view) = run(&world).await;
     assert_eq!(view.status, Status::Parked);
     let before = tokio::time::Instant::now();
-    assert!(executor.retry(view.id).await.expect("told"));
+    assert!(
+        executor
+            .retry(view.id, Operator::new("ada", "now"))
+            .await
+            .expect("told")
+    );
     assert_eq!(
         executor.wait(view.id).await.expect("ended").status,
         Status::Completed
     );
     assert!(before.elapsed() < Duration::from_secs(1));
-    assert!(!executor.retry(view.id).await.expect("told"));
+    assert!(
+        !executor
+            .retry(view.id, Operator::new("ada", "now"))
+            .await
+            .expect("told")
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use orchestra_core::{Backoff, IdempotencyKey, Timestamp};
 use orchestra_saga::machine::{Input, Phase};
 use orchestra_saga::{
-    Applied, Call, Definition, Epoch, Event, Failure, Handle, Kind, Machine, Operation, Payload,
-    Recorded, Retry, SagaId, StepName, StepOutcome, Unwind, Version,
+    Applied, Call, Definition, Epoch, Event, Failure, Handle, Kind, Machine, Operation, Operator,
+    Recorded, Retry, SagaId, Start, StepName, StepOutcome, Unwind, Version,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -154,7 +154,7 @@ impl World {
             tombs: BTreeSet::new(),
             effects: BTreeMap::new(),
         };
-        let events = world.machine.start(Payload::default(), None, now);
+        let events = world.machine.start(&Start::of("random"), now);
         world.append(events);
         world
     }
@@ -283,7 +283,9 @@ impl World {
             Move::Cancel => self.tell(&Input::Cancel {
                 reason: "enough".to_owned(),
             }),
-            Move::Resume => self.tell(&Input::Resume),
+            Move::Resume => self.tell(&Input::Retry {
+                by: Operator::new("ada", "try"),
+            }),
         }
         let alive = !self.machine.state().phase().is_terminal();
         let moves = !self.in_flight.is_empty() || self.machine.wake().is_some();
@@ -434,7 +436,8 @@ fn a_saga_past_its_deadline_goes_back() {
     assert!(matches!(
         started.map(|recorded| &recorded.event),
         Some(Event::CompensationStarted {
-            cause: orchestra_saga::Cause::TimedOut
+            cause: orchestra_saga::Cause::TimedOut,
+            ..
         })
     ));
     world.finish();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use orchestra_saga::{
-    Call, Definition, ErrorKind, Executor, MemoryStore, Partition, Start, Status,
+    Call, Definition, ErrorKind, Executor, MemoryStore, Operator, Partition, Start, Status,
 };
 
 /// One step that takes a second and counts how often it is called.
@@ -41,7 +41,7 @@ async fn an_executor_leaves_the_sagas_of_other_partitions_alone() {
         told.expect_err("not its own").kind(),
         ErrorKind::ForeignPartition
     );
-    let retried = other.retry(saga).await;
+    let retried = other.retry(saga, Operator::new("ada", "now")).await;
     assert_eq!(
         retried.expect_err("not its own").kind(),
         ErrorKind::ForeignPartition

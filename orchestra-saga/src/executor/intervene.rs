@@ -1,0 +1,123 @@
+//! What people and other programs tell a running saga.
+
+use std::sync::Arc;
+
+use orchestra_core::IdempotencyKey;
+
+use super::Executor;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Operator, Resolution};
+use crate::id::{SagaId, StepName};
+use crate::machine::Input;
+use crate::payload::Payload;
+use crate::step::Operation;
+
+/// What became of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// It is durable: a step takes it, now or when it comes to that.
+    Delivered,
+    /// Nothing of the saga waits for it any more, or the same signal was delivered before.
+    NotAwaited,
+}
+
+impl Executor {
+    /// Sends a signal to the step that waits, or will wait, for one of this name. With an id, repetitions
+    /// are heard once. Returns once it is durable.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// use orchestra_saga::executor::Delivery;
+    /// use orchestra_saga::{Call, Definition, Executor, MemoryStore, Start, Status};
+    ///
+    /// let mut d = Definition::builder("approval", "1");
+    /// let answer = d.signal::<bool, _>("wait", (), "approved", None);
+    /// d.step("tell", answer, |_: Call, yes: bool| async move { Ok(yes) }).read_only();
+    ///
+    /// let executor = Executor::builder(MemoryStore::default()).definition(d.build()?).build().await?;
+    /// let saga = executor.start(Start::of("approval")).await?;
+    /// assert_eq!(executor.signal(saga, "approved", None, &true).await?, Delivery::Delivered);
+    /// assert_eq!(executor.wait(saga).await?.output("tell"), Some(&serde_json::json!(true).into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn signal<T: serde::Serialize + ?Sized>(
+        &self,
+        saga: SagaId,
+        name: &str,
+        id: Option<IdempotencyKey>,
+        payload: &T,
+    ) -> Result<Delivery> {
+        let payload = Payload::of(payload).map_err(|source| {
+            let message = format!("signal {name} is not JSON");
+            Error::new(ErrorKind::InvalidInput, message)
+                .of(saga)
+                .caused_by(source)
+        })?;
+        self.shared.limits.check_input(&payload)?;
+        let name = Arc::from(name);
+        let delivered = self.shared.ask(saga, Input::Signal { name, id, payload });
+        Ok(if delivered.await? {
+            Delivery::Delivered
+        } else {
+            Delivery::NotAwaited
+        })
+    }
+
+    /// Tries the parked steps of the saga again at once. Returns whether there were any.
+    pub async fn retry(&self, saga: SagaId, by: Operator) -> Result<bool> {
+        self.shared.ask(saga, Input::Retry { by }).await
+    }
+
+    /// Begins nothing more of the saga until it is resumed; calls in flight end. Time goes on, also that of
+    /// its deadline. Returns false if it is paused already or has ended.
+    pub async fn pause(&self, saga: SagaId, by: Operator) -> Result<bool> {
+        self.shared.ask(saga, Input::Pause { by }).await
+    }
+
+    /// Goes on after a pause. Returns false if it was not paused.
+    pub async fn resume(&self, saga: SagaId, by: Operator) -> Result<bool> {
+        self.shared.ask(saga, Input::Resume { by }).await
+    }
+
+    /// Says what became of an operation that is parked, waits or was interrupted: whoever resolves it
+    /// vouches for that. Returns false if the operation is in flight, settled or was never tried.
+    pub async fn resolve(
+        &self,
+        saga: SagaId,
+        step: &StepName,
+        op: Operation,
+        resolution: Resolution,
+        by: Operator,
+    ) -> Result<bool> {
+        let input = Input::Resolve {
+            step: step.clone(),
+            op,
+            resolution,
+            by,
+        };
+        self.shared.ask(saga, input).await
+    }
+
+    /// Goes on as if the operation were done, with null for its output: what is skipped is not done, nor
+    /// undone, by anyone. As for [`Executor::resolve`].
+    pub async fn skip(
+        &self,
+        saga: SagaId,
+        step: &StepName,
+        op: Operation,
+        by: Operator,
+    ) -> Result<bool> {
+        let nothing = Resolution::Done(Payload::default());
+        self.resolve(saga, step, op, nothing, by).await
+    }
+
+    /// Takes a completed saga back: it is compensated as if it had failed at its end. Returns false if it
+    /// has not completed, or has steps that cannot be taken back.
+    pub async fn revoke(&self, saga: SagaId, reason: impl Into<String>) -> Result<bool> {
+        let reason = reason.into();
+        self.shared.ask(saga, Input::Revoke { reason }).await
+    }
+}

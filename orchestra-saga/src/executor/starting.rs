@@ -1,0 +1,122 @@
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::Start;
+use super::drive::{First, Letter, New, Ticket};
+use super::shared::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::id::{SagaId, Version};
+use crate::machine::{Input, Machine};
+use crate::recovery;
+use crate::status::{SagaView, Status};
+
+/// Whether a saga counts among those that may run at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seat {
+    Needed,
+    /// A part of one that counts: it must not wait for room that its parent holds.
+    OfParent,
+}
+
+impl Shared {
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        start: Start,
+        ended: Option<oneshot::Sender<SagaView>>,
+        seat: Seat,
+    ) -> Result<SagaId> {
+        self.check_accepting()?;
+        let definition = self.definition(&start.definition, start.version.as_deref())?;
+        self.limits.check_input(&start.input)?;
+        definition.check_input(&start.input)?;
+        let ticket = match seat {
+            Seat::Needed => Ticket::Held(self.admission.enter(start.priority).await?),
+            Seat::OfParent => Ticket::NotNeeded,
+        };
+        let now = self.now();
+        let saga = SagaId::from_parts(now, self.draw_wide());
+        let mut machine = Machine::new(definition, saga);
+        let events = machine.start(&start, now);
+        let (durable, answer) = oneshot::channel();
+        let new = New {
+            machine,
+            events,
+            key: start.key.clone(),
+            at: now,
+            durable,
+            ended,
+        };
+        self.spawn(saga, ticket, First::Start(Box::new(new)));
+        match answer.await {
+            Ok(Ok(())) => Ok(saga),
+            Ok(Err(error)) if error.kind() == ErrorKind::DuplicateStart => {
+                self.repeated(error, &start).await
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_dropped) => Err(self.stopping().of(saga)),
+        }
+    }
+
+    /// The saga that has the key, if it was started by the same request.
+    async fn repeated(&self, error: Error, start: &Start) -> Result<SagaId> {
+        let Some(saga) = error.saga() else {
+            return Err(error);
+        };
+        let log = self.store.load(saga, Version(0)).await?;
+        let same = log.first().is_some_and(|first| match &first.event {
+            Event::SagaStarted {
+                definition, input, ..
+            } => {
+                // The same content may be spelled in another order.
+                **definition == *start.definition
+                    && (*input == start.input || input.value() == start.input.value())
+            }
+            _ => false,
+        });
+        if same {
+            return Ok(saga);
+        }
+        let message = "the start key was used for another definition or input";
+        Err(Error::new(ErrorKind::KeyReused, message).of(saga))
+    }
+
+    pub(super) async fn status(&self, saga: SagaId) -> Result<SagaView> {
+        let find = |id: &str, version: &str| self.find(id, version);
+        let machine = recovery::load(&*self.store, saga, find).await?;
+        Ok(SagaView::of(&machine))
+    }
+
+    pub(super) async fn until(
+        self: &Arc<Self>,
+        saga: SagaId,
+        done: impl Fn(Status) -> bool,
+    ) -> Result<SagaView> {
+        let mut watch = self.watch(saga);
+        loop {
+            let view = self.status(saga).await?;
+            if done(view.status) {
+                return Ok(view);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(self.stopping().of(saga)),
+                // The sender is gone once the saga has ended, and then its log says so.
+                changed = watch.changes.wait_for(|status| done(*status)) => drop(changed),
+            }
+        }
+    }
+
+    /// Tells a saga something, and whether it mattered once that is durable.
+    pub(super) async fn ask(self: &Arc<Self>, saga: SagaId, input: Input) -> Result<bool> {
+        self.check_accepting()?;
+        let (reply, answer) = oneshot::channel();
+        let letter = Letter {
+            input,
+            reply: Some(reply),
+        };
+        self.deliver(saga, letter, Ticket::Wanted)?;
+        let lost = |_dropped| self.stopping().of(saga);
+        answer.await.map_err(lost)?
+    }
+}
