@@ -40,7 +40,7 @@ pub fn definition() -> anyhow::Result<Definition> {
             "check_user",
             order,
             step("user", "check")?.body(json!({
-                "user": "{input.user}",
+                "user": "${input.user}",
             })),
         )
         .retry(retry())
@@ -52,43 +52,43 @@ pub fn definition() -> anyhow::Result<Definition> {
             "reserve",
             (order, user),
             step("inventory", "reserve")?.body(json!({
-                "order": "{saga}", "item": "{input.0.item}", "quantity": "{input.0.quantity}",
+                "order": "${saga}", "item": "${input.0.item}", "quantity": "${input.0.quantity}",
             })),
         )
         .retry(retry())
         .attempt_timeout(ATTEMPT)
         .timeout(STEP)
-        .compensate_with(step("inventory", "reserve")?.body(json!({ "order": "{saga}" })));
+        .compensate_with(step("inventory", "reserve")?.body(json!({ "order": "${saga}" })));
     let paid = saga
         .call::<Value, _>(
             "charge",
             (order, held),
             step("payment", "charge")?.body(json!({
-                "order": "{saga}", "user": "{input.0.user}", "amount": "{input.1.total}",
+                "order": "${saga}", "user": "${input.0.user}", "amount": "${input.1.total}",
             })),
         )
         .retry(retry())
         .attempt_timeout(ATTEMPT)
         .timeout(STEP)
-        .compensate_with(step("payment", "charge")?.body(json!({ "order": "{saga}" })));
+        .compensate_with(step("payment", "charge")?.body(json!({ "order": "${saga}" })));
     let placed = saga
         .call::<Value, _>(
             "create_order",
             (order, held, paid),
             step("order", "create")?.body(json!({
-                "order": "{saga}", "user": "{input.0.user}", "item": "{input.1.item}",
-                "quantity": "{input.1.quantity}", "total": "{input.2.charged}",
+                "order": "${saga}", "user": "${input.0.user}", "item": "${input.1.item}",
+                "quantity": "${input.1.quantity}", "total": "${input.2.charged}",
             })),
         )
         .retry(retry())
         .attempt_timeout(ATTEMPT)
         .timeout(STEP)
-        .compensate_with(step("order", "create")?.body(json!({ "order": "{saga}" })));
+        .compensate_with(step("order", "create")?.body(json!({ "order": "${saga}" })));
     saga.call::<Value, _>(
         "notify",
         (order, placed),
         step("notification", "notify")?.body(json!({
-            "order": "{saga}", "user": "{input.0.user}",
+            "order": "${saga}", "user": "${input.0.user}",
         })),
     )
     .attempt_timeout(ATTEMPT)

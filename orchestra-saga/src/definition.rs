@@ -11,6 +11,7 @@ mod builder;
 mod check;
 mod children;
 mod confirm;
+mod document;
 mod handle;
 mod step;
 mod waiting;
@@ -27,12 +28,14 @@ use std::time::Duration;
 
 use orchestra_core::{Backoff, ServiceName};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StepName;
 use crate::payload::Payload;
 use crate::retry::Effort;
-use crate::step::{Step, StepCall};
+use crate::step::{Operation, Step, StepCall};
+use crate::store::Blueprint;
 
 /// What happens to a step when the saga goes back, and whether it may fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,7 +53,8 @@ pub enum Kind {
 }
 
 /// The order of compensations among branches; dependants always come before what they depend on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Unwind {
     /// Independent branches at the same time. A linear saga goes back strictly in reverse.
@@ -99,6 +103,8 @@ pub struct Definition {
     pub(crate) unwind: Unwind,
     pub(crate) parking: Backoff,
     pub(crate) inputs: Vec<InputCheck>,
+    /// What it was read from, if it was.
+    pub(crate) document: Option<Arc<str>>,
 }
 
 /// Says why a value is not the input that a handle promised.
@@ -127,9 +133,15 @@ pub(crate) struct Spec {
 
 impl Spec {
     /// Everything that it runs.
-    pub(crate) fn bodies(&self) -> impl Iterator<Item = &Body> {
-        let others = [self.compensation.as_ref(), self.probe.as_ref()];
-        std::iter::once(&self.action).chain(others.into_iter().flatten())
+    pub(crate) fn bodies(&self) -> impl Iterator<Item = (Operation, &Body)> {
+        let bodies = [
+            (Operation::Action, Some(&self.action)),
+            (Operation::Compensation, self.compensation.as_ref()),
+            (Operation::Probe, self.probe.as_ref()),
+        ];
+        bodies
+            .into_iter()
+            .filter_map(|(op, body)| Some((op, body?)))
     }
 
     /// Whether the saga may have to go back because of it.
@@ -165,16 +177,8 @@ pub(crate) enum Shape {
     Nothing,
     One(Source),
     Tuple(Vec<Source>),
-}
-
-impl Shape {
-    pub(crate) fn sources(&self) -> &[Source] {
-        match self {
-            Self::Nothing => &[],
-            Self::One(source) => std::slice::from_ref(source),
-            Self::Tuple(sources) => sources,
-        }
-    }
+    /// An object with a member for each.
+    Named(Vec<(Arc<str>, Source)>),
 }
 
 impl Definition {
@@ -210,7 +214,7 @@ impl Definition {
     /// The services that its declarative steps call, each once, in the order of their names.
     pub fn services(&self) -> BTreeSet<&ServiceName> {
         let requests = self.steps.iter().flat_map(Spec::bodies);
-        let services = requests.filter_map(|body| match body {
+        let services = requests.filter_map(|(_, body)| match body {
             Body::Request(request) => Some(request.service()),
             _ => None,
         });
@@ -231,6 +235,45 @@ impl Definition {
         Ok(())
     }
 
+    /// The definition as a store keeps it: so that a saga in flight goes on by the one that it began with,
+    /// if that was read from a document; otherwise its graph, for people to see.
+    pub fn blueprint(&self) -> Blueprint {
+        let document = match self.document.as_deref().map(Payload::parse) {
+            Some(Ok(document)) => document,
+            _ => self.graph().into(),
+        };
+        Blueprint::new(Arc::clone(&self.hash), document)
+    }
+
+    /// The definition that a store kept, if it was read from a document.
+    pub(crate) fn of_blueprint(blueprint: &Blueprint) -> Result<Self> {
+        let definition = Self::from_json(blueprint.document.as_str())?;
+        if definition.hash == blueprint.hash {
+            return Ok(definition);
+        }
+        let message = format!(
+            "saga definition {} has another hash than its own",
+            definition.id
+        );
+        Err(Error::new(ErrorKind::Corrupt, message))
+    }
+
+    fn graph(&self) -> Value {
+        let name = |&number: &u32| self.spec(number).name.as_str();
+        let step = |spec: &Spec| {
+            json!({
+                "name": spec.name,
+                "kind": spec.kind,
+                "follows": spec.parents.iter().map(name).collect::<Vec<_>>(),
+            })
+        };
+        json!({
+            "id": &*self.id,
+            "version": &*self.version,
+            "graph": self.steps.iter().map(step).collect::<Vec<_>>(),
+        })
+    }
+
     /// Whether a completed saga can still be taken back: no step of it is final.
     pub(crate) fn is_reversible(&self) -> bool {
         let mut steps = self.steps.iter();
@@ -240,7 +283,7 @@ impl Definition {
     /// Whether a step is a request, for which an executor needs a caller.
     pub(crate) fn has_requests(&self) -> bool {
         let mut bodies = self.steps.iter().flat_map(Spec::bodies);
-        bodies.any(|body| matches!(body, Body::Request(_)))
+        bodies.any(|(_, body)| matches!(body, Body::Request(_)))
     }
 
     pub(crate) fn index_of(&self, step: &StepName) -> Option<u32> {

@@ -9,6 +9,7 @@ mod admission;
 mod attempt;
 mod builder;
 mod children;
+pub(crate) mod definitions;
 mod drive;
 mod intervene;
 mod limits;

@@ -63,6 +63,21 @@ impl Payload {
         false
     }
 
+    /// The object of these documents.
+    pub(crate) fn object<'a>(members: impl Iterator<Item = (&'a str, Self)>) -> Self {
+        let mut text = String::from("{");
+        for (name, value) in members {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            text.push_str(&Value::from(name).to_string());
+            text.push(':');
+            text.push_str(value.as_str());
+        }
+        text.push('}');
+        Self::parse(&text).unwrap_or_default()
+    }
+
     /// The array of these documents.
     pub(crate) fn array(items: impl Iterator<Item = Self>) -> Self {
         let mut text = String::from("[");

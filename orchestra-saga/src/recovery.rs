@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::executor::definitions::Definitions;
 use crate::id::{SagaId, Version};
 use crate::machine::{Machine, State};
 use crate::store::{SagaStore, Snapshot};
@@ -33,13 +33,13 @@ pub(crate) fn snapshot(machine: &Machine) -> Option<Snapshot> {
     Some(Snapshot::new(machine.version(), bytes))
 }
 
-/// Folds the log of a saga. `find` looks a definition up by id and version.
+/// Folds the log of a saga.
 pub(crate) async fn load(
     store: &dyn SagaStore,
     saga: SagaId,
-    find: impl Fn(&str, &str) -> Option<Arc<Definition>>,
+    definitions: &Definitions,
 ) -> Result<Machine> {
-    if let Some(machine) = from_snapshot(store, saga, &find).await? {
+    if let Some(machine) = from_snapshot(store, saga, definitions).await? {
         return catch_up(store, machine).await;
     }
     let log = store.load(saga, Version(0)).await?;
@@ -49,15 +49,15 @@ pub(crate) async fn load(
     let Event::SagaStarted {
         definition,
         version,
+        hash,
         ..
     } = &first.event
     else {
         return Err(Error::corrupt("the log does not begin with saga_started").of(saga));
     };
-    let definition = find(definition, version).ok_or_else(|| {
-        let message = format!("no saga definition {definition} {version}");
-        Error::new(ErrorKind::UnknownDefinition, message).of(saga)
-    })?;
+    let named = (definition, version, hash);
+    let definition = definitions.of(store, named).await;
+    let definition = definition.map_err(|error| error.of(saga))?;
     let mut machine = Machine::new(definition, saga);
     for recorded in &log {
         machine.apply(recorded)?;
@@ -68,28 +68,29 @@ pub(crate) async fn load(
 async fn from_snapshot(
     store: &dyn SagaStore,
     saga: SagaId,
-    find: &impl Fn(&str, &str) -> Option<Arc<Definition>>,
+    definitions: &Definitions,
 ) -> Result<Option<Machine>> {
     let Some(snapshot) = store.load_snapshot(saga).await? else {
         return Ok(None);
     };
-    Ok(revive(&snapshot, saga, find))
+    Ok(revive(store, &snapshot, saga, definitions).await)
 }
 
 /// The snapshot as a machine, if it is intact and of this very definition; the log is read otherwise.
-fn revive(
+async fn revive(
+    store: &dyn SagaStore,
     snapshot: &Snapshot,
     saga: SagaId,
-    find: &impl Fn(&str, &str) -> Option<Arc<Definition>>,
+    definitions: &Definitions,
 ) -> Option<Machine> {
     if !snapshot.is_intact() {
         return None;
     }
     let kept: Kept = serde_json::from_slice(&snapshot.bytes).ok()?;
-    let definition = find(&kept.definition, &kept.version)?;
-    let fits = definition.hash == kept.hash
-        && kept.state.version == snapshot.version
-        && kept.state.steps.len() == definition.steps.len();
+    let named = (&kept.definition, &kept.version, &kept.hash);
+    let definition = definitions.of(store, named).await.ok()?;
+    let fits =
+        kept.state.version == snapshot.version && kept.state.steps.len() == definition.steps.len();
     fits.then(|| Machine::resume(definition, saga, kept.state))
 }
 

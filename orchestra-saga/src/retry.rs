@@ -32,6 +32,13 @@ impl Retry {
         }
     }
 
+    /// As it is, with another number of retries.
+    #[must_use]
+    pub const fn with_retries(mut self, max_retries: u32) -> Self {
+        self.max_retries = max_retries;
+        self
+    }
+
     /// The number of attempts after the first.
     pub const fn max_retries(&self) -> u32 {
         self.max_retries

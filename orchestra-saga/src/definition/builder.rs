@@ -33,6 +33,7 @@ pub struct Builder {
     unwind: Unwind,
     parking: Backoff,
     inputs: Vec<InputCheck>,
+    pub(super) document: Option<Arc<str>>,
 }
 
 #[expect(
@@ -51,6 +52,7 @@ impl Builder {
             unwind: Unwind::default(),
             parking: PARKING,
             inputs: Vec::new(),
+            document: None,
         }
     }
 
@@ -141,6 +143,11 @@ impl Builder {
         self.confirmations.push(draft);
     }
 
+    /// What its handles are told by.
+    pub(super) fn mark(&self) -> u64 {
+        self.mark
+    }
+
     pub(super) fn push(&mut self, draft: Draft) -> (Source, u64) {
         self.drafts.push(draft);
         (Source::Step(self.drafts.len() as u32 - 1), self.mark)
@@ -190,6 +197,7 @@ impl Builder {
             unwind: self.unwind,
             parking: self.parking,
             inputs: self.inputs,
+            document: self.document,
         })
     }
 }

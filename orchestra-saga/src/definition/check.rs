@@ -83,9 +83,9 @@ fn spec(draft: Draft, index: usize, mark: u64) -> Checked<Spec> {
         save_point: draft.save_point,
         is_commutative: draft.is_commutative,
     };
-    for body in spec.bodies() {
+    for (op, body) in spec.bodies() {
         match body {
-            Body::Request(request) => request.check(),
+            Body::Request(request) => request.check(op),
             Body::Signal(signal, _) => self::name("signal", signal),
             _ => Ok(()),
         }

@@ -1,12 +1,12 @@
-use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
 use orchestra_core::{Clock, Listener, Silent, SystemWallClock, TokioClock, WallClock};
 
+use super::definitions::Definitions;
 use super::limits::Limits;
-use super::shared::{self, Definitions, Listening, Shared, Time};
+use super::shared::{self, Listening, Shared, Time};
 use super::{Executor, Notice, timekeeper};
 use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
@@ -170,14 +170,14 @@ impl Builder {
     /// Must be called inside a tokio runtime with time enabled.
     pub async fn build(self) -> Result<Executor> {
         let definitions = self.checked_definitions()?;
-        let latest = self.definitions.iter();
-        let latest = latest.map(|d| (Arc::clone(&d.id), Arc::clone(d))).collect();
         let claim = self.store.claim(self.partition, &self.owner).await?;
+        for definition in definitions.given() {
+            self.store.define(&definition.blueprint()).await?;
+        }
         let time = Time::new(self.clock, &*self.wall);
         let shared = Arc::new(Shared::new(shared::Parts {
             store: self.store,
             definitions,
-            latest,
             caller: self.caller,
             time,
             listener: self.listener,
@@ -196,7 +196,7 @@ impl Builder {
     }
 
     fn checked_definitions(&self) -> Result<Definitions> {
-        let mut found = HashMap::new();
+        let mut found = Definitions::default();
         for definition in &self.definitions {
             let (id, version) = (&definition.id, &definition.version);
             let fail = |reason: &str| {
@@ -206,8 +206,7 @@ impl Builder {
             if definition.has_requests() && self.caller.is_none() {
                 return fail("has requests as steps, but the executor has no caller");
             }
-            let key = (Arc::clone(id), Arc::clone(version));
-            if found.insert(key, Arc::clone(definition)).is_some() {
+            if !found.add(definition) {
                 return fail("was given twice");
             }
         }

@@ -154,8 +154,7 @@ impl Task {
     /// Reads the saga from its log and goes on. Whether the task is over.
     async fn recover(&mut self, letter: Option<Letter>) -> bool {
         let shared = Arc::clone(&self.shared);
-        let find = |id: &str, version: &str| shared.find(id, version);
-        match recovery::load(&*shared.store, self.saga, find).await {
+        match recovery::load(&*shared.store, self.saga, &shared.definitions).await {
             Ok(machine) => {
                 // A batch whose append failed may be durable: whoever waits learns of it here.
                 shared.changed(self.saga, Status::of(machine.state()));

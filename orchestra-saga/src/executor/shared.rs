@@ -11,10 +11,10 @@ use tokio_util::task::TaskTracker;
 
 use super::Notice;
 use super::admission::{Admission, Permit};
+use super::definitions::Definitions;
 use super::drive::{self, First, Letter, Ticket};
 use super::limits::Limits;
 use super::mailbox::Mailbox;
-use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SagaId;
 use crate::machine::Input;
@@ -22,8 +22,6 @@ use crate::status::Status;
 use crate::step::Caller;
 use crate::store::{Claim, SagaStore};
 
-/// By id and version.
-pub(super) type Definitions = HashMap<(Arc<str>, Arc<str>), Arc<Definition>>;
 pub(super) type Listening = Arc<dyn for<'a> Listener<Notice<'a>>>;
 
 /// Wall-clock time that never goes back: one reading, and a monotonic clock from there.
@@ -53,7 +51,6 @@ impl Time {
 pub(super) struct Parts {
     pub(super) store: Arc<dyn SagaStore>,
     pub(super) definitions: Definitions,
-    pub(super) latest: HashMap<Arc<str>, Arc<Definition>>,
     pub(super) caller: Option<Arc<dyn Caller>>,
     pub(super) time: Time,
     pub(super) listener: Listening,
@@ -69,8 +66,7 @@ pub(super) struct Parts {
 /// What the tasks of an executor have in common.
 pub(super) struct Shared {
     pub(super) store: Arc<dyn SagaStore>,
-    definitions: Definitions,
-    latest: HashMap<Arc<str>, Arc<Definition>>,
+    pub(super) definitions: Definitions,
     pub(super) caller: Option<Arc<dyn Caller>>,
     time: Time,
     listener: Listening,
@@ -104,7 +100,6 @@ impl Shared {
         Self {
             store: parts.store,
             definitions: parts.definitions,
-            latest: parts.latest,
             caller: parts.caller,
             time: parts.time,
             listener: parts.listener,
@@ -137,22 +132,6 @@ impl Shared {
 
     pub(super) fn tell(&self, notice: &Notice<'_>) {
         self.listener.on_event(notice);
-    }
-
-    pub(super) fn find(&self, id: &str, version: &str) -> Option<Arc<Definition>> {
-        let key = (Arc::from(id), Arc::from(version));
-        self.definitions.get(&key).map(Arc::clone)
-    }
-
-    pub(super) fn definition(&self, id: &str, version: Option<&str>) -> Result<Arc<Definition>> {
-        let found = match version {
-            Some(version) => self.find(id, version),
-            None => self.latest.get(id).map(Arc::clone),
-        };
-        found.ok_or_else(|| {
-            let message = format!("no saga definition {id} {}", version.unwrap_or_default());
-            Error::new(ErrorKind::UnknownDefinition, message.trim_end())
-        })
     }
 
     /// Why nothing is begun any more.

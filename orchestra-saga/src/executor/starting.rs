@@ -28,7 +28,9 @@ impl Shared {
         seat: Seat,
     ) -> Result<SagaId> {
         self.check_accepting()?;
-        let definition = self.definition(&start.definition, start.version.as_deref())?;
+        let definition = self
+            .definitions
+            .start(&start.definition, start.version.as_deref())?;
         self.limits.check_input(&start.input)?;
         definition.check_input(&start.input)?;
         let ticket = match seat {
@@ -83,8 +85,7 @@ impl Shared {
     }
 
     pub(super) async fn status(&self, saga: SagaId) -> Result<SagaView> {
-        let find = |id: &str, version: &str| self.find(id, version);
-        let machine = recovery::load(&*self.store, saga, find).await?;
+        let machine = recovery::load(&*self.store, saga, &self.definitions).await?;
         Ok(SagaView::of(&machine))
     }
 

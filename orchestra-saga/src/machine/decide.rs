@@ -165,7 +165,12 @@ fn input(spec: &Spec, state: &State) -> Payload {
     match &spec.shape {
         Shape::Nothing => null,
         Shape::One(source) => value(source),
-        Shape::Tuple(_) => Payload::array(spec.shape.sources().iter().map(value)),
+        Shape::Tuple(sources) => Payload::array(sources.iter().map(value)),
+        Shape::Named(sources) => Payload::object(
+            sources
+                .iter()
+                .map(|(name, source)| (&**name, value(source))),
+        ),
     }
 }
 

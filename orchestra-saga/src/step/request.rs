@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -6,24 +7,24 @@ use http::Method;
 use orchestra_core::ServiceName;
 use serde_json::{Value, json};
 
-use super::{Call, StepOutcome};
+use super::{Call, Operation, StepOutcome};
 use crate::payload::Payload;
 
 /// A declarative step: which request to send to which service.
 ///
-/// The path and the strings of the body are templates. `{input.order.id}` is the member `id` of the
-/// member `order` of the step's input, `{output.hold}` a member of the action's output (compensations
-/// only), a number indexes an array; `{saga}` and `{step}` name the call; `{{` and `}}` are braces. In
-/// the path, values are percent-encoded; a string of the body that is one template becomes the value
-/// itself, whatever its type. A member that is missing refuses the step before anything is sent.
+/// The path and the strings of the body are templates. `${input.order.id}` is the member `id` of the
+/// member `order` of the step's input, `${output.hold}` a member of the action's output (compensations
+/// only), a number indexes an array; `${saga}` and `${step}` name the call; `$$` is a dollar. In the path,
+/// values are percent-encoded; a string of the body that is one template becomes the value itself,
+/// whatever its type. A member that is missing refuses the step before anything is sent.
 ///
 /// ```
 /// use http::Method;
 /// use orchestra_core::ServiceName;
 /// use orchestra_saga::StepCall;
 ///
-/// let reserve = StepCall::new(ServiceName::new("inventory")?, Method::POST, "/holds/{input.order}")
-///     .body(serde_json::json!({ "item": "{input.item}", "note": "for {input.order}" }));
+/// let reserve = StepCall::new(ServiceName::new("inventory")?, Method::POST, "/holds/${input.order}")
+///     .body(serde_json::json!({ "item": "${input.item}", "note": "for ${input.order}" }));
 /// assert_eq!(reserve.service().as_str(), "inventory");
 /// # Ok::<(), orchestra_core::InvalidName>(())
 /// ```
@@ -33,6 +34,8 @@ pub struct StepCall {
     method: Method,
     path: String,
     body: Body,
+    /// The names that templates may use beside those of every call; the step's input, if none.
+    names: Option<Vec<Arc<str>>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +53,30 @@ impl StepCall {
             method,
             path: path.into(),
             body: Body::Input,
+            names: None,
         }
+    }
+
+    /// Templates use these names, which are the members of the step's input.
+    pub(crate) fn named(mut self, names: Vec<Arc<str>>) -> Self {
+        self.names = Some(names);
+        self
+    }
+
+    /// What the templates begin with, beside `saga` and `step`.
+    pub(crate) fn roots(&self) -> Result<BTreeSet<String>, String> {
+        let mut roots = BTreeSet::new();
+        let mut note = |path: &str| {
+            let root = path.split('.').next().unwrap_or_default();
+            if !matches!(root, "saga" | "step") {
+                roots.insert(root.to_owned());
+            }
+        };
+        paths(&self.path, &mut note)?;
+        if let Body::Template(template) = &self.body {
+            paths_of_value(template, &mut note)?;
+        }
+        Ok(roots)
     }
 
     /// Sends this JSON, its strings resolved as templates.
@@ -82,26 +108,39 @@ impl StepCall {
         format!("{} {} {} {body}", self.service, self.method, self.path)
     }
 
-    /// Checks the syntax of the templates, before any saga runs.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Checks the templates, before any saga runs. Only what comes after the action knows its output.
+    pub(crate) fn check(&self, op: Operation) -> Result<(), String> {
         if !self.path.starts_with('/') {
             return Err(format!("path {:?} does not begin with `/`", self.path));
         }
-        check_text(&self.path)?;
-        match &self.body {
-            Body::Template(template) => check_value(template),
-            Body::Input | Body::Empty => Ok(()),
+        for root in self.roots()? {
+            let known = match (&*root, &self.names) {
+                ("output", _) => op == Operation::Compensation,
+                ("input", None) => true,
+                (root, Some(names)) => names.iter().any(|name| **name == *root),
+                _ => false,
+            };
+            if !known {
+                return Err(format!(
+                    "a template of its {op} names {root:?}, which is not there"
+                ));
+            }
         }
+        Ok(())
     }
 
     /// The request of this call, or why it cannot be made.
     pub fn resolve(&self, call: &Call) -> Result<StepRequest, String> {
-        let scope = json!({
-            "input": call.input.value(),
-            "output": call.output.as_ref().map(Payload::value),
-            "saga": call.saga.to_string(),
-            "step": call.step.as_str(),
-        });
+        let mut scope = match &self.names {
+            Some(_) => call.input.value(),
+            None => json!({ "input": call.input.value() }),
+        };
+        if let Value::Object(scope) = &mut scope {
+            let output = call.output.as_ref().map(Payload::value);
+            scope.insert("output".to_owned(), output.unwrap_or_default());
+            scope.insert("saga".to_owned(), call.saga.to_string().into());
+            scope.insert("step".to_owned(), call.step.as_str().into());
+        }
         let body = match &self.body {
             Body::Input => Some(call.input.as_str().to_owned()),
             Body::Template(template) => Some(fill_value(template, &scope)?.to_string()),
@@ -168,50 +207,49 @@ enum Piece<'a> {
 fn pieces(template: &str) -> Result<Vec<Piece<'_>>, String> {
     let mut pieces = Vec::new();
     let mut rest = template;
-    while let Some(at) = rest.find(['{', '}']) {
+    while let Some(at) = rest.find('$') {
         let (text, tail) = rest.split_at(at);
         pieces.push(Piece::Text(text));
-        if let Some(after) = tail.strip_prefix("{{") {
-            pieces.push(Piece::Text("{"));
+        if let Some(after) = tail.strip_prefix("$$") {
+            pieces.push(Piece::Text("$"));
             rest = after;
-        } else if let Some(after) = tail.strip_prefix("}}") {
-            pieces.push(Piece::Text("}"));
-            rest = after;
-        } else if let Some((path, after)) =
-            tail.strip_prefix('{').and_then(|tail| tail.split_once('}'))
-        {
-            check_path(path, template)?;
+        } else if let Some(open) = tail.strip_prefix("${") {
+            let (path, after) = open
+                .split_once('}')
+                .ok_or_else(|| format!("template {template:?} has an unmatched brace"))?;
+            if path.is_empty() || path.split('.').any(str::is_empty) {
+                return Err(format!(
+                    "template {template:?} has a path with an empty part"
+                ));
+            }
             pieces.push(Piece::Path(path));
             rest = after;
         } else {
-            return Err(format!("template {template:?} has an unmatched brace"));
+            return Err(format!(
+                "template {template:?} has a `$` that is neither `$$` nor `${{`"
+            ));
         }
     }
     pieces.push(Piece::Text(rest));
     Ok(pieces)
 }
 
-fn check_path(path: &str, template: &str) -> Result<(), String> {
-    let root = path.split('.').next().unwrap_or_default();
-    let known = matches!(root, "input" | "output" | "saga" | "step");
-    if known && path.split('.').all(|part| !part.is_empty()) {
-        Ok(())
-    } else {
-        Err(format!(
-            "template {template:?} names {path:?}, not a member of input or output"
-        ))
+fn paths(template: &str, note: &mut impl FnMut(&str)) -> Result<(), String> {
+    for piece in pieces(template)? {
+        if let Piece::Path(path) = piece {
+            note(path);
+        }
     }
+    Ok(())
 }
 
-fn check_text(template: &str) -> Result<(), String> {
-    pieces(template).map(drop)
-}
-
-fn check_value(template: &Value) -> Result<(), String> {
+fn paths_of_value(template: &Value, note: &mut impl FnMut(&str)) -> Result<(), String> {
     match template {
-        Value::String(text) => check_text(text),
-        Value::Array(items) => items.iter().try_for_each(check_value),
-        Value::Object(members) => members.values().try_for_each(check_value),
+        Value::String(text) => paths(text, note),
+        Value::Array(items) => items.iter().try_for_each(|item| paths_of_value(item, note)),
+        Value::Object(members) => members
+            .values()
+            .try_for_each(|item| paths_of_value(item, note)),
         Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
     }
 }

@@ -85,8 +85,10 @@ fn a_request_needs_a_request_that_undoes_it_and_valid_templates() {
     assert!(refusal(d).contains("is compensatable, and nothing undoes it"));
     for (path, said) in [
         ("holds", "begin with"),
-        ("/holds/{input.id", "unmatched brace"),
-        ("/holds/{order.id}", "not a member"),
+        ("/holds/${input.id", "unmatched brace"),
+        ("/holds/${order.id}", "which is not there"),
+        ("/holds/${output.id}", "which is not there"),
+        ("/holds/$5", "neither"),
     ] {
         let mut d = begin();
         let _: Handle<Value> = d.call("hold", (), request(path)).read_only();

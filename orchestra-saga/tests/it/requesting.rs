@@ -45,9 +45,9 @@ fn definition() -> Definition {
     let bank = ServiceName::new("bank").expect("valid");
     let mut d = Definition::builder("declared", "1");
     let order = d.input::<Value>();
-    let hold = StepCall::new(stock.clone(), Method::POST, "/items/{input.item}/holds")
-        .body(json!({ "count": "{input.count}", "note": "for {input.item} {{}}" }));
-    let release = StepCall::new(stock, Method::DELETE, "/holds/{output.hold}").no_body();
+    let hold = StepCall::new(stock.clone(), Method::POST, "/items/${input.item}/holds")
+        .body(json!({ "count": "${input.count}", "note": "for ${input.item} $$ {}" }));
+    let release = StepCall::new(stock, Method::DELETE, "/holds/${output.hold}").no_body();
     let held: orchestra_saga::Handle<Value> = d.call("hold", order, hold).compensate_with(release);
     let pay = StepCall::new(bank, Method::POST, "/pay");
     let _: orchestra_saga::Handle<Value> = d.call("pay", (order, held), pay).pivot();
@@ -77,7 +77,7 @@ async fn requests_are_resolved_from_inputs_and_outputs() {
     let paths: Vec<_> = seen.iter().map(|request| &*request.path).collect();
     assert_eq!(paths, ["/items/a%20b%2Fc/holds", "/pay", "/holds/h%2F1"]);
     let body: Value = serde_json::from_slice(seen[0].body.as_ref().expect("a body")).expect("json");
-    assert_eq!(body, json!({ "count": 2, "note": "for a b/c {}" }));
+    assert_eq!(body, json!({ "count": 2, "note": "for a b/c $ {}" }));
     let body: Value = serde_json::from_slice(seen[1].body.as_ref().expect("a body")).expect("json");
     assert_eq!(body, json!([order, { "hold": "h/1" }]));
     assert_eq!(seen[2].body, None);

@@ -23,14 +23,14 @@ fn charge(retries: u32) -> Definition {
         StepCall::new(
             "payment".parse().unwrap(),
             Method::POST,
-            "/charge/{input.order}",
+            "/charge/${input.order}",
         )
     };
     let backoff = Backoff::fixed(Duration::from_millis(1)).jitter(Jitter::None);
     saga.call::<Value, _>(
         "charge",
         order,
-        call().body(json!({ "cents": "{input.cents}" })),
+        call().body(json!({ "cents": "${input.cents}" })),
     )
     .retry(Retry::new(retries, backoff))
     .attempt_timeout(Duration::from_millis(300))
