@@ -39,6 +39,7 @@ use crate::executor::Start;
 use crate::id::{Epoch, SagaId, StepName, Version};
 use crate::payload::Payload;
 use crate::step::{Applied, Call, Heart, Operation, StepOutcome};
+use crate::two_phase::Decision;
 
 /// What the machine is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -332,6 +333,17 @@ impl Machine {
     fn key_of(&self, step: &StepName, op: Operation) -> Option<IdempotencyKey> {
         let state = self.state.step(self.definition.index_of(step)?);
         Some(Call::key_of(self.saga, step, state.iteration, op))
+    }
+
+    /// Whether what its participants prepared is to be committed.
+    pub fn decision(&self) -> Decision {
+        match self.state.phase {
+            Phase::Completed => Decision::Commit,
+            Phase::Running if unwind::is_committed(&self.state) => Decision::Commit,
+            Phase::Compensating if self.state.back_to.is_none() => Decision::Abort,
+            Phase::Compensated => Decision::Abort,
+            Phase::Unborn | Phase::Running | Phase::Compensating => Decision::Undecided,
+        }
     }
 
     /// When [`Input::Wake`] will change something, if ever; attempts in flight are not counted.

@@ -22,6 +22,8 @@ pub enum Status {
     Started,
     /// Going back.
     Compensating,
+    /// Nothing is begun until an operator resumes it.
+    Paused,
     /// A step that may not be given up does not succeed; tried again slowly, or by an operator.
     Parked,
     /// Ended: every step took effect.
@@ -32,9 +34,10 @@ pub enum Status {
 
 impl Status {
     /// Every status.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Started,
         Self::Compensating,
+        Self::Paused,
         Self::Parked,
         Self::Completed,
         Self::Compensated,
@@ -45,6 +48,7 @@ impl Status {
         match self {
             Self::Started => "started",
             Self::Compensating => "compensating",
+            Self::Paused => "paused",
             Self::Parked => "parked",
             Self::Completed => "completed",
             Self::Compensated => "compensated",
@@ -61,6 +65,7 @@ impl Status {
         match state.phase() {
             Phase::Completed => Self::Completed,
             Phase::Compensated => Self::Compensated,
+            _ if state.is_paused => Self::Paused,
             _ if state.is_parked() => Self::Parked,
             Phase::Compensating => Self::Compensating,
             Phase::Unborn | Phase::Running => Self::Started,

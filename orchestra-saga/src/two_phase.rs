@@ -55,6 +55,27 @@ pub trait Participant: fmt::Debug + Send + Sync {
     async fn rollback(&self, call: &Call) -> Result<(), Failure>;
 }
 
+macro_rules! forward {
+    ($($pointer:ident),+) => {$(
+        #[async_trait]
+        impl<T: Participant + ?Sized> Participant for $pointer<T> {
+            async fn prepare(&self, call: &Call) -> Result<Payload, Failure> {
+                (**self).prepare(call).await
+            }
+
+            async fn commit(&self, call: &Call) -> Result<(), Failure> {
+                (**self).commit(call).await
+            }
+
+            async fn rollback(&self, call: &Call) -> Result<(), Failure> {
+                (**self).rollback(call).await
+            }
+        }
+    )+};
+}
+
+forward!(Arc, Box);
+
 /// A participant as the steps of a saga.
 #[derive(Debug)]
 struct Phases {

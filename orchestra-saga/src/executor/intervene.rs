@@ -10,7 +10,9 @@ use crate::event::{Operator, Resolution};
 use crate::id::{SagaId, StepName};
 use crate::machine::Input;
 use crate::payload::Payload;
+use crate::recovery;
 use crate::step::Operation;
+use crate::two_phase::Decision;
 
 /// What became of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,6 +114,17 @@ impl Executor {
     ) -> Result<bool> {
         let nothing = Resolution::Done(Payload::default());
         self.resolve(saga, step, op, nothing, by).await
+    }
+
+    /// Whether the transactions of a saga's participants are to commit: for one that prepared, heard nothing
+    /// since and asks. The answer is read from the log, so any executor on the store can give it.
+    pub async fn decision(&self, saga: SagaId) -> Result<Decision> {
+        let machine = recovery::load(&*self.shared.store, saga, &self.shared.definitions).await;
+        match machine {
+            Ok(machine) => Ok(machine.decision()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Decision::Abort),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes a completed saga back: it is compensated as if it had failed at its end. Returns false if it

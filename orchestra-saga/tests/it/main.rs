@@ -16,6 +16,7 @@ mod conforming;
 mod crashing;
 mod defining;
 mod executing;
+mod extending;
 #[cfg(feature = "sqlite")]
 mod killing;
 #[cfg(feature = "sqlite")]
@@ -24,4 +25,5 @@ mod machining;
 mod operating;
 mod partitions;
 mod requesting;
+mod waiting;
 mod waking;
