@@ -24,4 +24,6 @@ mod machining;
 mod operating;
 mod partitions;
 mod requesting;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod waking;
