@@ -1,14 +1,24 @@
 //! A durable store in one file.
 //!
-//! Write-ahead log, `synchronous=FULL`, one writer thread. The writer takes every append that waits,
-//! puts each in its savepoint, commits them as one transaction and only then acknowledges: concurrent
-//! sagas share the sync of the disk (group commit). Rows are keyed by integers in the order of their
-//! start, since random keys cost a B-tree several times as much. Readers have connections of their own.
+//! Write-ahead log, `synchronous=FULL`, one writer thread. Each append is turned into text by its own
+//! task. The writer takes all that wait, checks each against what it remembers, writes them as one
+//! transaction and only then acknowledges: concurrent sagas share the sync of the disk (group commit).
+//! An append is one row at the end of a table and a change in place; rows are keyed by integers in the
+//! order of writing, since random keys cost a B-tree several times as much. Readers have connections of
+//! their own, and look-ups that come together share a transaction as well.
 //!
 //! The file belongs to one process: an operating-system lock on `<path>.lock` is held until the store
-//! is closed or its process dies.
+//! is closed or its process dies. So leases are kept in memory; that they raise the epoch is in the file.
+//!
+//! The file does not shrink: what a purge sets free is written again by what comes later.
 
+mod batch;
+mod cache;
+mod checkpoint;
+mod job;
+mod ledger;
 mod lock;
+mod lookup;
 mod read;
 mod schema;
 mod write;
@@ -16,11 +26,12 @@ mod write;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::term::Terms;
 use super::{
@@ -29,11 +40,17 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Recorded;
 use crate::id::{Partition, SagaId, Version};
-use read::Readers;
-use write::Job;
+use batch::{Batch, nanos};
+use checkpoint::Checkpoint;
+use job::{Job, Written};
+use ledger::Ledger;
+use lookup::Readers;
 
 /// Jobs that wait for the writer before senders wait for room.
 const QUEUE: usize = 4096;
+
+/// The most sagas, and about the most frames, that a purge forgets before others have their turn.
+const PIECE: (usize, usize) = (128, 512);
 
 /// A durable [`SagaStore`] in an SQLite file of this process alone.
 ///
@@ -62,9 +79,12 @@ pub struct SqliteStore {
 
 struct Inner {
     path: PathBuf,
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    jobs: mpsc::Sender<Box<dyn Job>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
-    readers: Readers,
+    readers: Arc<Readers>,
+    terms: Terms,
+    /// Whoever looks whether a partition is free has it to itself until it is taken.
+    claiming: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -85,23 +105,29 @@ impl SqliteStore {
     fn open_blocking(path: PathBuf) -> Result<Self> {
         let lock = lock::Lock::take(&path)?;
         let connection = schema::open(&path)?;
+        let copier = schema::open_copier(&path)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let fail = |source: std::io::Error| {
+            let message = format!("the writer of saga store {} cannot start", path.display());
+            Error::new(ErrorKind::Store, message).caused_by(source)
+        };
+        let checkpoint = Checkpoint::start(copier).map_err(fail)?;
         let writer = std::thread::Builder::new()
             .name("saga-store".to_owned())
             .spawn(move || {
-                write::run(connection, queue);
+                write::run(&connection, checkpoint, queue);
+                drop(connection);
                 drop(lock);
             })
-            .map_err(|source| {
-                let message = format!("the writer of saga store {} cannot start", path.display());
-                Error::new(ErrorKind::Store, message).caused_by(source)
-            })?;
+            .map_err(fail)?;
         Ok(Self {
             inner: Arc::new(Inner {
-                readers: Readers::new(path.clone()),
+                readers: Arc::new(Readers::new(path.clone())),
                 path,
-                jobs: Mutex::new(Some(jobs)),
+                jobs,
                 writer: Mutex::new(Some(writer)),
+                terms: Terms::default(),
+                claiming: tokio::sync::Mutex::default(),
             }),
         })
     }
@@ -114,7 +140,13 @@ impl SqliteStore {
     /// Waits until everything queued is durable, ends the writer and releases the lock. Later writes
     /// fail.
     pub async fn close(&self) -> Result<()> {
-        drop(self.inner.jobs.lock().take());
+        // The answer comes after everything before it; none comes from a store that is closed.
+        let _closed = self
+            .write(|ledger| {
+                ledger.close();
+                Ok(())
+            })
+            .await;
         let writer = self.inner.writer.lock().take();
         let path = self.inner.path.clone();
         blocking(move || match writer.map(std::thread::JoinHandle::join) {
@@ -127,23 +159,24 @@ impl SqliteStore {
         .await
     }
 
-    async fn write<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl Fn(&mut Ledger<'_>) -> Written<T> + Send + 'static,
+    ) -> Result<T> {
         let closed = || {
             let message = format!("saga store {} is closed", self.inner.path.display());
             Error::new(ErrorKind::Store, message)
         };
-        let jobs = self.inner.jobs.lock().clone().ok_or_else(closed)?;
-        let (reply, answer) = oneshot::channel();
-        jobs.send(job(reply)).await.map_err(|_gone| closed())?;
+        let (job, answer) = job::job(work);
+        let sent = self.inner.jobs.send(job).await;
+        sent.map_err(|_gone| closed())?;
         answer.await.map_err(|_gone| closed())?
     }
 
-    async fn read<T: Send + 'static>(
-        &self,
-        query: impl FnOnce(&rusqlite::Connection) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let inner = Arc::clone(&self.inner);
-        blocking(move || inner.readers.with(query)).await
+    async fn raise_epoch(&self, partition: Partition, owner: &str) -> Result<Claim> {
+        let owner = owner.to_owned();
+        self.write(move |ledger| ledger.claim(partition, &owner))
+            .await
     }
 }
 
@@ -183,31 +216,50 @@ fn unsigned(number: i64) -> u64 {
 #[async_trait]
 impl SagaStore for SqliteStore {
     async fn claim(&self, partition: Partition, owner: &str) -> Result<Claim> {
-        let owner = owner.to_owned();
-        self.write(|reply| Job::Claim {
-            partition,
-            owner,
-            reply,
-        })
-        .await
+        let _turn = self.inner.claiming.lock().await;
+        let claim = self.raise_epoch(partition, owner).await?;
+        self.inner.terms.begin(claim, None);
+        Ok(claim)
+    }
+
+    async fn lease(
+        &self,
+        partition: Partition,
+        owner: &str,
+        term: Duration,
+    ) -> Result<Option<Claim>> {
+        let _turn = self.inner.claiming.lock().await;
+        if !self.inner.terms.is_free(partition) {
+            return Ok(None);
+        }
+        let claim = self.raise_epoch(partition, owner).await?;
+        self.inner.terms.begin(claim, Some(term));
+        Ok(Some(claim))
+    }
+
+    async fn renew(&self, claim: Claim, term: Duration) -> Result<()> {
+        self.inner.terms.renew(claim, term)
+    }
+
+    async fn release(&self, claim: Claim) -> Result<()> {
+        self.inner.terms.release(claim);
+        Ok(())
     }
 
     async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {
-        self.write(|reply| Job::Append {
-            claim,
-            append: Box::new(append.clone()),
-            reply,
-        })
-        .await
+        let batch = Batch::of(claim, append)?;
+        self.write(move |ledger| ledger.append(&batch)).await
     }
 
     async fn load(&self, saga: SagaId, after: Version) -> Result<Vec<Recorded>> {
-        self.read(move |db| read::load(db, saga, after)).await
+        let readers = &self.inner.readers;
+        readers.look_up(move |db| read::load(db, saga, after)).await
     }
 
     async fn find_start(&self, key: &IdempotencyKey) -> Result<Option<SagaId>> {
         let key = key.clone();
-        self.read(move |db| read::find_start(db, &key)).await
+        let readers = &self.inner.readers;
+        readers.look_up(move |db| read::find_start(db, &key)).await
     }
 
     async fn timers(
@@ -216,25 +268,59 @@ impl SagaStore for SqliteStore {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Timer>> {
-        self.read(move |db| read::timers(db, partition, now, limit))
+        let readers = &self.inner.readers;
+        readers
+            .query(move |db| read::timers(db, partition, now, limit))
             .await
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Summary>> {
         let filter = filter.clone();
-        self.read(move |db| read::list(db, &filter)).await
+        let readers = &self.inner.readers;
+        readers.query(move |db| read::list(db, &filter)).await
     }
 
     async fn save_snapshot(&self, saga: SagaId, snapshot: Snapshot) -> Result<()> {
-        self.write(|reply| Job::Snapshot {
-            saga,
-            snapshot,
-            reply,
-        })
-        .await
+        self.write(move |ledger| ledger.save(saga, &snapshot)).await
     }
 
     async fn load_snapshot(&self, saga: SagaId) -> Result<Option<Snapshot>> {
-        self.read(move |db| read::snapshot(db, saga)).await
+        let readers = &self.inner.readers;
+        readers.look_up(move |db| read::snapshot(db, saga)).await
+    }
+
+    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>> {
+        let readers = &self.inner.readers;
+        readers
+            .query(move |db| read::stream(db, after, limit))
+            .await
+    }
+
+    async fn define(&self, blueprint: &Blueprint) -> Result<()> {
+        let blueprint = blueprint.clone();
+        self.write(move |ledger| ledger.define(&blueprint)).await
+    }
+
+    async fn definition(&self, hash: &str) -> Result<Option<Blueprint>> {
+        let hash = hash.to_owned();
+        let readers = &self.inner.readers;
+        readers.look_up(move |db| read::definition(db, &hash)).await
+    }
+
+    /// In pieces, so that appends wait for no more than one of them.
+    async fn purge(&self, claim: Claim, before: Timestamp, limit: usize) -> Result<usize> {
+        let (before, mut purged) = (nanos(before), 0);
+        let (sagas, frames) = PIECE;
+        loop {
+            let most = sagas.min(limit - purged);
+            let find = move |db: &_| read::ended(db, claim.partition, before, most);
+            let found = self.inner.readers.query(find).await?;
+            let work = move |ledger: &mut Ledger<'_>| ledger.purge(claim, &found, before, frames);
+            let piece = self.write(work).await?;
+            purged += piece;
+            if piece == 0 || purged >= limit {
+                return Ok(purged);
+            }
+        }
     }
 }

@@ -25,5 +25,7 @@ mod machining;
 mod operating;
 mod partitions;
 mod requesting;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod waiting;
 mod waking;
