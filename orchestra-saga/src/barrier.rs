@@ -3,13 +3,46 @@
 //! A coordinator that crashes or hears no answer asks again, so a participant sees duplicates; a
 //! compensation may arrive although the action never did (*null compensation*), and the action may
 //! arrive after its compensation (*hanging*); a coordinator that lost its claim may still have calls on
-//! the way. A barrier settles all four inside the participant's own transaction.
+//! the way. A barrier settles all four inside the participant's own transaction: [`sqlite`] and
+//! [`postgres`] keep the same rows and are asked in the same way, and [`layer`] reads the call from the
+//! headers of a request.
+//!
+//! # Laws
+//!
+//! 1. The work of one saga, step and operation is done at most once, and repetitions are answered from
+//!    the record, refusals of actions too. A refused compensation is not recorded, so that it can succeed
+//!    later.
+//! 2. A compensation whose action had no effect does nothing and refuses the action from then on.
+//! 3. An action whose compensation was done is refused.
+//! 4. A call with a lower epoch than any seen for the saga is refused.
+//! 5. The record is written in the caller's transaction: it is there exactly if the effect is.
+//! 6. The calls of one saga to one database go one after another, from the barrier to the end of the
+//!    transaction: of two that arrive at once, the second sees what became of the first.
+//!
+//! (dtm's sub-transaction barrier settles the first three with the same table; the epoch is ours.)
+//!
+//! # How long rows are kept
+//!
+//! For ever, until `prune` forgets the sagas whose last call came before some moment. Of a saga that is
+//! forgotten nothing is left: a repeated action has its effect again, a late one is no longer refused
+//! after its compensation, an old coordinator is no longer fenced off. So the age must be more than any
+//! call can be late: the longest that a saga of yours may sleep, wait for a person or stay parked between
+//! two calls to this participant, plus the longest that the network or a queue may hold a call back. For
+//! sagas of minutes, a week; for sagas that sleep for a month, two.
 
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub mod layer;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub mod sqlite;
+#[cfg(any(feature = "postgres", feature = "sqlite", test))]
+mod verdict;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use orchestra_core::IdempotencyKey;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -63,11 +96,11 @@ impl BarrierCall {
         let key = key
             .parse()
             .map_err(|source| invalid(&call::IDEMPOTENCY_KEY, source))?;
-        let op = match text(headers, &call::SAGA_OP)? {
-            "action" => Operation::Action,
-            "compensation" => Operation::Compensation,
-            _ => return Err(invalid(&call::SAGA_OP, "neither action nor compensation")),
-        };
+        let op = text(headers, &call::SAGA_OP)?;
+        let op = OPERATIONS
+            .into_iter()
+            .find(|known| known.as_str() == op)
+            .ok_or_else(|| invalid(&call::SAGA_OP, "no operation of a step"))?;
         Ok(Self {
             saga,
             step,
@@ -87,6 +120,74 @@ impl From<&Call> for BarrierCall {
             op: call.op,
             key: call.key.clone(),
             epoch: call.epoch,
+        }
+    }
+}
+
+/// Every operation that a participant can be asked for.
+const OPERATIONS: [Operation; 3] = [
+    Operation::Action,
+    Operation::Compensation,
+    Operation::Probe,
+];
+
+/// Why the participant's own work did not happen.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Abort<E> {
+    /// Its rules refuse it, now and for ever; what it wrote is rolled back and the refusal recorded.
+    Rejected(String),
+    /// The database failed; what it wrote is rolled back and nothing is recorded.
+    Database(E),
+}
+
+impl<E> Abort<E> {
+    /// A refusal by the participant's rules.
+    pub fn rejected(reason: impl Into<String>) -> Self {
+        Self::Rejected(reason.into())
+    }
+}
+
+impl<E> From<E> for Abort<E> {
+    fn from(error: E) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// What the barrier did with a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Barriered<T> {
+    /// The work was done now.
+    Applied(T),
+    /// The work was done before; this is what it returned then.
+    Replayed(T),
+    /// The participant's rules refused it, now or before.
+    Rejected(String),
+    /// A compensation of an action that had no effect: nothing was undone. A late action is refused
+    /// from now on.
+    NullCompensation,
+    /// The action comes after its compensation.
+    Tombstoned,
+    /// A coordinator with a higher epoch has been here.
+    Stale(Epoch),
+}
+
+impl<T> Barriered<T> {
+    /// The answer over HTTP: 200, 422 for a refusal, 409 for a call that came too late.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Applied(_) | Self::Replayed(_) | Self::NullCompensation => StatusCode::OK,
+            Self::Rejected(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Tombstoned | Self::Stale(_) => StatusCode::CONFLICT,
+        }
+    }
+
+    /// What the work returned, now or before.
+    pub fn into_value(self) -> Option<T> {
+        match self {
+            Self::Applied(value) | Self::Replayed(value) => Some(value),
+            _ => None,
         }
     }
 }

@@ -17,6 +17,8 @@ pub mod retry;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod saboteur;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod sql;
 pub mod status;
 pub mod step;
 pub mod store;

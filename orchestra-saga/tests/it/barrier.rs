@@ -1,124 +1,16 @@
 //! The barrier under random interleavings, against a model.
 
+mod model;
+
 use std::collections::HashMap;
 
 use orchestra_core::Timestamp;
 use orchestra_saga::barrier::sqlite::{Abort, Barrier, Barriered};
-use orchestra_saga::{BarrierCall, Epoch, ErrorKind, Operation, SagaId};
+use orchestra_saga::{BarrierCall, Epoch, ErrorKind, Operation};
 use proptest::prelude::*;
 use rusqlite::Connection;
 
-/// What the participant's own work does.
-#[derive(Debug, Clone, Copy)]
-enum Work {
-    Succeeds,
-    Refuses,
-    Fails,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Arrival {
-    saga: u8,
-    step: u8,
-    op: Operation,
-    epoch: u64,
-    work: Work,
-    /// Whether the participant dies before it commits.
-    lost: bool,
-}
-
-fn arrival() -> impl Strategy<Value = Arrival> {
-    let op = prop_oneof![Just(Operation::Action), Just(Operation::Compensation)];
-    let work = prop_oneof![
-        3 => Just(Work::Succeeds),
-        1 => Just(Work::Refuses),
-        1 => Just(Work::Fails),
-    ];
-    (0..2u8, 0..2u8, op, 1..4u64, work, prop::bool::weighted(0.1)).prop_map(
-        |(saga, step, op, epoch, work, lost)| Arrival {
-            saga,
-            step,
-            op,
-            epoch,
-            work,
-            lost,
-        },
-    )
-}
-
-fn call(arrival: Arrival) -> BarrierCall {
-    let saga = SagaId::from_parts(Timestamp::UNIX_EPOCH, u128::from(arrival.saga));
-    let mut headers = http::HeaderMap::new();
-    let mut put = |name: &'static str, value: String| {
-        headers.insert(name, value.parse().expect("visible"));
-    };
-    put("x-saga-id", saga.to_string());
-    put("x-step-name", format!("step-{}", arrival.step));
-    put("x-saga-op", arrival.op.to_string());
-    put("x-saga-epoch", Epoch(arrival.epoch).to_string());
-    put("idempotency-key", "key".to_owned());
-    BarrierCall::from_headers(&headers).expect("complete")
-}
-
-/// What has been recorded, said plainly.
-#[derive(Debug, Default, Clone)]
-struct Model {
-    epochs: HashMap<u8, u64>,
-    records: HashMap<(u8, u8, Operation), Kept>,
-    effects: HashMap<(u8, u8), i64>,
-    serial: i64,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Kept {
-    Done(i64),
-    Refused,
-    Nothing,
-}
-
-impl Model {
-    fn answer(&mut self, arrival: Arrival) -> Option<Barriered<i64>> {
-        let Arrival { saga, step, op, .. } = arrival;
-        let seen = self.epochs.get(&saga).copied().unwrap_or_default();
-        if arrival.epoch < seen {
-            return Some(Barriered::Stale(Epoch(seen)));
-        }
-        let undone = self.records.get(&(saga, step, Operation::Compensation));
-        if op == Operation::Action && undone.is_some() {
-            self.epochs.insert(saga, arrival.epoch);
-            return Some(Barriered::Tombstoned);
-        }
-        let done = self.records.get(&(saga, step, Operation::Action)).cloned();
-        let answer = match self.records.get(&(saga, step, op)) {
-            Some(Kept::Done(value)) => Barriered::Replayed(*value),
-            Some(Kept::Refused) => Barriered::Rejected("no".to_owned()),
-            Some(Kept::Nothing) => Barriered::NullCompensation,
-            None if op == Operation::Compensation && !matches!(done, Some(Kept::Done(_))) => {
-                self.records.insert((saga, step, op), Kept::Nothing);
-                Barriered::NullCompensation
-            }
-            None => match arrival.work {
-                Work::Fails => return None,
-                Work::Refuses if op == Operation::Action => {
-                    self.records.insert((saga, step, op), Kept::Refused);
-                    Barriered::Rejected("no".to_owned())
-                }
-                // A refused compensation leaves no record, so it can succeed later.
-                Work::Refuses => Barriered::Rejected("no".to_owned()),
-                Work::Succeeds => {
-                    self.serial += 1;
-                    self.records
-                        .insert((saga, step, op), Kept::Done(self.serial));
-                    let change = if op == Operation::Action { 1 } else { -1 };
-                    *self.effects.entry((saga, step)).or_default() += change;
-                    Barriered::Applied(self.serial)
-                }
-            },
-        };
-        self.epochs.insert(saga, arrival.epoch);
-        Some(answer)
-    }
-}
+use model::{Arrival, Model, Work, arrival, call};
 
 fn participant() -> Connection {
     let db = Connection::open_in_memory().expect("opened");
@@ -246,4 +138,69 @@ fn headers_that_describe_no_call_are_refused_by_name() {
     let error = BarrierCall::from_headers(&http::HeaderMap::new()).expect_err("no headers");
     assert_eq!(error.kind(), ErrorKind::InvalidCall);
     assert!(error.to_string().contains("x-step-name"), "{error}");
+}
+
+#[test]
+fn what_is_pruned_is_forgotten_and_nothing_else() {
+    let mut db = participant();
+    let arrive = |db: &mut Connection, saga| {
+        let arrival = Arrival {
+            saga,
+            step: 0,
+            op: Operation::Action,
+            epoch: 1,
+            work: Work::Succeeds,
+            lost: false,
+        };
+        let tx = Barrier::begin(db).expect("begun");
+        let answer = serve(&tx, arrival, i64::from(saga)).expect("answered");
+        tx.commit().expect("committed");
+        answer
+    };
+    for saga in 0..3 {
+        arrive(&mut db, saga);
+    }
+    // Sagas 0 and 1 were here ten and five seconds after the epoch.
+    for (saga, touched) in [(0, 10_000), (1, 5_000)] {
+        let sql = "UPDATE orchestra_barrier_saga SET touched = ?2
+                   WHERE saga = (SELECT saga FROM orchestra_barrier_saga ORDER BY saga LIMIT 1 OFFSET ?1)";
+        assert_eq!(db.execute(sql, [saga, touched]).expect("updated"), 1);
+    }
+    let at = |seconds: u64| Timestamp::from_unix_nanos(seconds * 1_000_000_000);
+    let rows = |db: &Connection, table| -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        db.query_row(&sql, [], |row| row.get(0)).expect("counted")
+    };
+    assert_eq!(Barrier::prune(&mut db, at(5), 10).expect("pruned"), 0);
+    assert_eq!(Barrier::prune(&mut db, at(11), 1).expect("pruned"), 1);
+    assert_eq!(arrive(&mut db, 0), Barriered::Replayed(0));
+    assert_eq!(
+        arrive(&mut db, 1),
+        Barriered::Applied(1),
+        "it was forgotten"
+    );
+    assert_eq!(arrive(&mut db, 2), Barriered::Replayed(2));
+    assert_eq!(
+        Barrier::prune(&mut db, Timestamp::from_unix_nanos(u64::MAX), 10).expect("pruned"),
+        3
+    );
+    assert_eq!(rows(&db, "orchestra_barrier_saga"), 0);
+    assert_eq!(rows(&db, "orchestra_barrier_record"), 0);
+}
+
+#[test]
+fn an_operation_that_is_none_is_refused_by_name() {
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in [
+        ("x-saga-id", "01890000-0000-7000-8000-000000000001"),
+        ("x-step-name", "charge"),
+        ("x-saga-op", "do"),
+        ("x-saga-epoch", "3"),
+        ("idempotency-key", "k-1"),
+    ] {
+        headers.insert(name, value.parse().expect("visible"));
+    }
+    let error = BarrierCall::from_headers(&headers).expect_err("no operation");
+    assert_eq!(error.kind(), ErrorKind::InvalidCall);
+    assert!(error.to_string().contains("x-saga-op"), "{error}");
 }

@@ -27,6 +27,9 @@ fn started() -> Event {
         input: orchestra_saga::Payload::default(),
         deadline: None,
         trace: None,
+        attributes: std::collections::BTreeMap::new(),
+        parent: None,
+        fork_of: None,
     }
 }
 

@@ -139,6 +139,9 @@ mod tests {
             input: crate::Payload::default(),
             deadline: None,
             trace: None,
+            attributes: std::collections::BTreeMap::new(),
+            parent: None,
+            fork_of: None,
         };
         Append::new(
             saga(number),
@@ -149,7 +152,7 @@ mod tests {
     }
 
     fn more(number: u8, expected: u64) -> Append {
-        let events = vec![Event::SagaResumed];
+        let events = vec![Event::SagaRecovered];
         Append::new(
             saga(number),
             Version(expected),

@@ -1,0 +1,170 @@
+//! A participant over HTTP: a wallet in SQLite behind a barrier.
+//!
+//! It serves on a port of the loopback, and the coordinator's calls are made here as well: an action, its
+//! repetition, a compensation, the action that comes too late, a refusal, a stale coordinator, and a
+//! request that is no call at all.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Extension, State};
+use axum::response::Response;
+use axum::{Router, routing};
+use orchestra_core::Timestamp;
+use orchestra_saga::barrier::layer::{CallLayer, respond, undecided};
+use orchestra_saga::barrier::sqlite::{Abort, Barrier};
+use orchestra_saga::{BarrierCall, Operation, SagaId};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+type Db = Arc<Mutex<Connection>>;
+
+const PRICE: i64 = 30;
+
+fn open() -> Result<Connection, Failed> {
+    // A real participant opens a file here.
+    let db = Connection::open_in_memory()?;
+    db.busy_timeout(Duration::from_secs(1))?;
+    Barrier::install(&db)?;
+    db.execute_batch("CREATE TABLE wallet (balance INTEGER); INSERT INTO wallet VALUES (100)")?;
+    Ok(db)
+}
+
+/// The work of a call: it returns the new balance, which is recorded and returned again to whoever
+/// repeats the call.
+fn charge(db: &Connection, call: &BarrierCall) -> Result<i64, Abort> {
+    let change = match call.op {
+        Operation::Action => -PRICE,
+        _ => PRICE,
+    };
+    let sql = "UPDATE wallet SET balance = balance + ?1 RETURNING balance";
+    let balance = db.query_row(sql, [change], |row| row.get(0))?;
+    if balance < 0 {
+        return Err(Abort::rejected("not enough money"));
+    }
+    Ok(balance)
+}
+
+fn serve(db: &mut Connection, call: &BarrierCall) -> http::Response<String> {
+    let tx = match Barrier::begin(db) {
+        Ok(tx) => tx,
+        Err(busy) => return respond::<i64>(&Err(busy)),
+    };
+    let answer = Barrier::run(&tx, call, |db| charge(db, call));
+    let ended = match answer {
+        Ok(_) => tx.commit(),
+        Err(_) => tx.rollback(),
+    };
+    match ended {
+        Ok(()) => respond(&answer),
+        Err(error) => undecided(&error),
+    }
+}
+
+async fn wallet(State(db): State<Db>, Extension(call): Extension<BarrierCall>) -> Response {
+    let served = tokio::task::spawn_blocking(move || serve(&mut db.lock(), &call)).await;
+    served
+        .unwrap_or_else(|lost| undecided(&lost))
+        .map(Into::into)
+}
+
+/// What a coordinator sends; `Call::headers` makes the headers of a real one.
+async fn ask(at: SocketAddr, saga: u8, op: &str, epoch: u64) -> Result<String, Failed> {
+    let saga = SagaId::from_parts(Timestamp::UNIX_EPOCH, u128::from(saga));
+    send(
+        at,
+        &format!(
+            "x-saga-id: {saga}\r\nx-step-name: charge\r\nx-saga-op: {op}\r\n\
+             x-saga-epoch: {epoch}\r\nidempotency-key: {saga}-{op}\r\n"
+        ),
+    )
+    .await
+}
+
+/// The status and the body of the answer.
+async fn send(at: SocketAddr, headers: &str) -> Result<String, Failed> {
+    let mut stream = TcpStream::connect(at).await?;
+    let request = format!(
+        "POST /wallet HTTP/1.1\r\nhost: wallet\r\nconnection: close\r\ncontent-length: 0\r\n{headers}\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
+    let status = head.split(' ').nth(1).ok_or("no status")?;
+    Ok(format!("{status} {body}"))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failed> {
+    let routes = Router::new()
+        .route("/wallet", routing::post(wallet))
+        .layer(CallLayer::new())
+        .with_state(Arc::new(Mutex::new(open()?)));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let at = listener.local_addr()?;
+    let mut server = JoinSet::new();
+    server.spawn(async move { axum::serve(listener, routes).await });
+
+    for (saga, op, epoch, expected, what) in [
+        (1, "action", 1, "200 70", "the action takes 30"),
+        (
+            1,
+            "action",
+            1,
+            "200 70",
+            "asked again: answered from the record",
+        ),
+        (
+            1,
+            "compensation",
+            2,
+            "200 100",
+            "a new coordinator takes it back",
+        ),
+        (
+            1,
+            "action",
+            2,
+            "409",
+            "the action comes after its compensation",
+        ),
+        (
+            1,
+            "compensation",
+            1,
+            "409",
+            "the old coordinator is fenced off",
+        ),
+        (2, "compensation", 1, "200 null", "nothing to undo"),
+        (2, "action", 1, "409", "and the late action is refused"),
+        (3, "action", 1, "200 70", ""),
+        (4, "action", 1, "200 40", ""),
+        (5, "action", 1, "200 10", ""),
+        (
+            6,
+            "action",
+            1,
+            "422 not enough money",
+            "refused, and rolled back",
+        ),
+    ] {
+        let answer = ask(at, saga, op, epoch).await?;
+        println!("saga {saga} {op:<12} epoch {epoch}  {answer:<46} {what}");
+        if !answer.starts_with(expected) {
+            return Err(format!("{answer}, where {expected} was expected").into());
+        }
+    }
+    let answer = send(at, "x-saga-id: none\r\n").await?;
+    println!("no call at all                 {answer}");
+    if !answer.starts_with("400") {
+        return Err(format!("{answer} to a request that is no call").into());
+    }
+    server.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! What a barrier does, said plainly: a model for every adapter.
+
+use std::collections::HashMap;
+
+use orchestra_core::Timestamp;
+use orchestra_saga::barrier::Barriered;
+use orchestra_saga::{BarrierCall, Epoch, Operation, SagaId};
+use proptest::prelude::*;
+
+/// What the participant's own work does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Work {
+    Succeeds,
+    Refuses,
+    Fails,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) saga: u8,
+    pub(crate) step: u8,
+    pub(crate) op: Operation,
+    pub(crate) epoch: u64,
+    pub(crate) work: Work,
+    /// Whether the participant dies before it commits.
+    pub(crate) lost: bool,
+}
+
+pub(crate) fn arrival() -> impl Strategy<Value = Arrival> {
+    let op = prop_oneof![Just(Operation::Action), Just(Operation::Compensation)];
+    let work = prop_oneof![
+        3 => Just(Work::Succeeds),
+        1 => Just(Work::Refuses),
+        1 => Just(Work::Fails),
+    ];
+    (0..2u8, 0..2u8, op, 1..4u64, work, prop::bool::weighted(0.1)).prop_map(
+        |(saga, step, op, epoch, work, lost)| Arrival {
+            saga,
+            step,
+            op,
+            epoch,
+            work,
+            lost,
+        },
+    )
+}
+
+pub(crate) fn call(arrival: Arrival) -> BarrierCall {
+    let saga = SagaId::from_parts(Timestamp::UNIX_EPOCH, u128::from(arrival.saga));
+    let mut headers = http::HeaderMap::new();
+    let mut put = |name: &'static str, value: String| {
+        headers.insert(name, value.parse().expect("visible"));
+    };
+    put("x-saga-id", saga.to_string());
+    put("x-step-name", format!("step-{}", arrival.step));
+    put("x-saga-op", arrival.op.to_string());
+    put("x-saga-epoch", Epoch(arrival.epoch).to_string());
+    put("idempotency-key", "key".to_owned());
+    BarrierCall::from_headers(&headers).expect("complete")
+}
+
+/// What has been recorded, said plainly.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Model {
+    pub(crate) epochs: HashMap<u8, u64>,
+    pub(crate) records: HashMap<(u8, u8, Operation), Kept>,
+    pub(crate) effects: HashMap<(u8, u8), i64>,
+    pub(crate) serial: i64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Kept {
+    Done(i64),
+    Refused,
+    Nothing,
+}
+
+impl Model {
+    pub(crate) fn answer(&mut self, arrival: Arrival) -> Option<Barriered<i64>> {
+        let Arrival { saga, step, op, .. } = arrival;
+        let seen = self.epochs.get(&saga).copied().unwrap_or_default();
+        if arrival.epoch < seen {
+            return Some(Barriered::Stale(Epoch(seen)));
+        }
+        let undone = self.records.get(&(saga, step, Operation::Compensation));
+        if op == Operation::Action && undone.is_some() {
+            self.epochs.insert(saga, arrival.epoch);
+            return Some(Barriered::Tombstoned);
+        }
+        let done = self.records.get(&(saga, step, Operation::Action)).cloned();
+        let answer = match self.records.get(&(saga, step, op)) {
+            Some(Kept::Done(value)) => Barriered::Replayed(*value),
+            Some(Kept::Refused) => Barriered::Rejected("no".to_owned()),
+            Some(Kept::Nothing) => Barriered::NullCompensation,
+            None if op == Operation::Compensation && !matches!(done, Some(Kept::Done(_))) => {
+                self.records.insert((saga, step, op), Kept::Nothing);
+                Barriered::NullCompensation
+            }
+            None => match arrival.work {
+                Work::Fails => {
+                    self.epochs.insert(saga, arrival.epoch);
+                    return None;
+                }
+                Work::Refuses if op == Operation::Action => {
+                    self.records.insert((saga, step, op), Kept::Refused);
+                    Barriered::Rejected("no".to_owned())
+                }
+                // A refused compensation leaves no record, so it can succeed later.
+                Work::Refuses => Barriered::Rejected("no".to_owned()),
+                Work::Succeeds => {
+                    self.serial += 1;
+                    self.records
+                        .insert((saga, step, op), Kept::Done(self.serial));
+                    let change = if op == Operation::Action { 1 } else { -1 };
+                    *self.effects.entry((saga, step)).or_default() += change;
+                    Barriered::Applied(self.serial)
+                }
+            },
+        };
+        self.epochs.insert(saga, arrival.epoch);
+        Some(answer)
+    }
+}
