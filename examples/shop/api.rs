@@ -130,7 +130,7 @@ fn body(order: &SagaView) -> Value {
         "order": order.id,
         "state": order.status,
         "cause": order.cause,
-        "request": *order.input,
+        "request": order.input,
         "steps": order.steps.iter().map(|step| json!({
             "name": step.name, "state": step.status, "attempts": step.attempts, "reason": step.reason,
         })).collect::<Vec<_>>(),

@@ -213,7 +213,7 @@ struct Own;
 #[async_trait]
 impl Caller for Own {
     async fn call(&self, request: StepRequest) -> StepOutcome {
-        StepOutcome::Done(json!({ "by": "own", "path": request.path }))
+        StepOutcome::Done(json!({ "by": "own", "path": request.path }).into())
     }
 }
 
@@ -227,7 +227,7 @@ async fn requests_are_sent_by_the_caller_that_was_given() {
     assert_eq!(end, Status::Completed);
     let view = orchestra.sagas().unwrap().status(id).await.unwrap();
     let answer = json!({ "by": "own", "path": "/charge/o-7" });
-    assert_eq!(view.output("charge"), Some(&answer));
+    assert_eq!(view.output("charge"), Some(&answer.into()));
 }
 
 /// Takes each action and hangs up without an answer; answers compensations.
