@@ -41,7 +41,7 @@ pub use step::{
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use store::SqliteStore;
 pub use store::{
-    Append, Blueprint, Claim, Entry, Filter, MemoryStore, Position, SagaStore, Snapshot, Summary,
+    Append, Blueprint, Claim, Entry, Filter, Holder, MemoryStore, Position, SagaStore, Snapshot, Summary,
     Timer,
 };
 pub use two_phase::{Decision, Participant};

@@ -13,7 +13,7 @@ use crate::event::Recorded;
 use crate::id::{Partition, SagaId, Version};
 use crate::status::Status;
 use crate::store::{
-    Append, Blueprint, Claim, Entry, Filter, Position, SagaStore, Snapshot, Summary, Timer,
+    Append, Blueprint, Claim, Entry, Filter, Holder, Position, SagaStore, Snapshot, Summary, Timer,
 };
 
 /// What a [`Saboteur`] does wrong.
@@ -196,6 +196,10 @@ impl<S: SagaStore> SagaStore for Saboteur<S> {
 
     async fn release(&self, claim: Claim) -> Result<()> {
         self.store.release(claim).await
+    }
+
+    async fn holders(&self) -> Result<Vec<Holder>> {
+        self.store.holders().await
     }
 
     async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {

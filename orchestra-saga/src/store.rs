@@ -43,6 +43,23 @@ impl Claim {
     }
 }
 
+/// Who has a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// What they have.
+    pub claim: Claim,
+    /// Their name, as they gave it.
+    pub owner: Arc<str>,
+}
+
+impl Holder {
+    /// The holder of a claim.
+    pub const fn new(claim: Claim, owner: Arc<str>) -> Self {
+        Self { claim, owner }
+    }
+}
+
 /// A timer of a saga.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer {
@@ -165,7 +182,8 @@ impl Blueprint {
 /// 8. Sagas do not see each other's events; an unknown one has none.
 /// 9. `lease` gives nothing while another claim or lease of the partition lasts, and a higher epoch
 ///    otherwise. `renew` is refused as [`Fenced`](crate::ErrorKind::Fenced) once somebody else has the
-///    partition; `release` ends a lease at once. Time is the store's own, so clocks of owners do not matter.
+///    partition; `release` ends a lease at once; `holders` names who has what. Time is the store's own, so
+///    clocks of owners do not matter.
 /// 10. `read` passes every acknowledged event once, each saga's in their order; what it has passed by is
 ///     never followed by something before it.
 /// 11. A definition is kept under its hash as it was first given.
@@ -191,6 +209,9 @@ pub trait SagaStore: fmt::Debug + Send + Sync {
 
     /// Ends a lease: the partition is free.
     async fn release(&self, claim: Claim) -> Result<()>;
+
+    /// Who has which partition by a claim or lease that lasts, in the order of partitions.
+    async fn holders(&self) -> Result<Vec<Holder>>;
 
     /// Appends a batch and returns the version after it.
     async fn append(&self, claim: Claim, append: &Append) -> Result<Version>;
@@ -254,6 +275,10 @@ macro_rules! forward {
 
             async fn release(&self, claim: Claim) -> Result<()> {
                 (**self).release(claim).await
+            }
+
+            async fn holders(&self) -> Result<Vec<Holder>> {
+                (**self).holders().await
             }
 
             async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {

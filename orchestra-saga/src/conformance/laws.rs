@@ -328,6 +328,11 @@ pub(super) async fn a_lease_keeps_others_out(store: Store) -> Checked {
     expect(other.is_some(), || {
         "another partition is not leased".to_owned()
     })?;
+    let holders = store.holders().await?;
+    let named: Vec<_> = holders.iter().map(|it| (it.claim.partition, &*it.owner)).collect();
+    expect(named == [(HERE, "first"), (Partition(4), "second")], || {
+        format!("{holders:?} where first has 3 and second has 4")
+    })?;
     store.renew(first, LONG).await?;
     store.release(first).await?;
     let second = store.lease(HERE, "second", LONG).await?;

@@ -90,6 +90,8 @@ impl Filter {
 pub struct Summary {
     /// The saga.
     pub saga: SagaId,
+    /// The partition that started it.
+    pub partition: Partition,
     /// Its definition.
     pub definition: Arc<str>,
     /// Its status.
@@ -104,9 +106,10 @@ pub struct Summary {
 
 impl Summary {
     /// The line of a saga after this batch.
-    pub fn of(append: &Append, definition: Arc<str>) -> Self {
+    pub fn of(append: &Append, partition: Partition, definition: Arc<str>) -> Self {
         Self {
             saga: append.saga,
+            partition,
             definition,
             status: append.status,
             version: append.version(),

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::term::Terms;
 use super::{
-    Append, Blueprint, Claim, Entry, Filter, Open, Position, SagaStore, Snapshot, Summary, Timer,
+    Append, Blueprint, Claim, Entry, Filter, Holder, Open, Position, SagaStore, Snapshot, Summary, Timer,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Recorded};
@@ -136,7 +136,7 @@ impl Inner {
         }
         let row = Row {
             partition: claim.partition,
-            summary: Summary::of(append, definition),
+            summary: Summary::of(append, claim.partition, definition),
             start_key: append.start_key.clone(),
             events: append.recorded(claim.epoch).collect(),
             snapshot: None,
@@ -204,7 +204,8 @@ impl Inner {
             Some(row) => {
                 row.events.extend(append.recorded(claim.epoch));
                 let definition = Arc::clone(&row.summary.definition);
-                std::mem::replace(&mut row.summary, Summary::of(append, definition)).wake
+                let summary = Summary::of(append, row.partition, definition);
+                std::mem::replace(&mut row.summary, summary).wake
             }
         };
         self.set_timer(claim.partition, append.saga, (before, append.wake));
@@ -236,17 +237,17 @@ pub(super) fn foreign(append: &Append, claim: Claim, home: Partition) -> Error {
 
 #[async_trait]
 impl SagaStore for MemoryStore {
-    async fn claim(&self, partition: Partition, _owner: &str) -> Result<Claim> {
+    async fn claim(&self, partition: Partition, owner: &str) -> Result<Claim> {
         let mut inner = self.inner.lock();
         let claim = inner.claim(partition);
-        self.terms.begin(claim, None);
+        self.terms.begin(claim, owner, None);
         Ok(claim)
     }
 
     async fn lease(
         &self,
         partition: Partition,
-        _owner: &str,
+        owner: &str,
         term: Duration,
     ) -> Result<Option<Claim>> {
         let mut inner = self.inner.lock();
@@ -254,7 +255,7 @@ impl SagaStore for MemoryStore {
             return Ok(None);
         }
         let claim = inner.claim(partition);
-        self.terms.begin(claim, Some(term));
+        self.terms.begin(claim, owner, Some(term));
         Ok(Some(claim))
     }
 
@@ -265,6 +266,10 @@ impl SagaStore for MemoryStore {
     async fn release(&self, claim: Claim) -> Result<()> {
         self.terms.release(claim);
         Ok(())
+    }
+
+    async fn holders(&self) -> Result<Vec<Holder>> {
+        Ok(self.terms.holders())
     }
 
     async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {

@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 
 use super::term::Terms;
 use super::{
-    Append, Blueprint, Claim, Entry, Filter, Position, SagaStore, Snapshot, Summary, Timer,
+    Append, Blueprint, Claim, Entry, Filter, Holder, Position, SagaStore, Snapshot, Summary, Timer,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Recorded;
@@ -218,7 +218,7 @@ impl SagaStore for SqliteStore {
     async fn claim(&self, partition: Partition, owner: &str) -> Result<Claim> {
         let _turn = self.inner.claiming.lock().await;
         let claim = self.raise_epoch(partition, owner).await?;
-        self.inner.terms.begin(claim, None);
+        self.inner.terms.begin(claim, owner, None);
         Ok(claim)
     }
 
@@ -233,7 +233,7 @@ impl SagaStore for SqliteStore {
             return Ok(None);
         }
         let claim = self.raise_epoch(partition, owner).await?;
-        self.inner.terms.begin(claim, Some(term));
+        self.inner.terms.begin(claim, owner, Some(term));
         Ok(Some(claim))
     }
 
@@ -244,6 +244,10 @@ impl SagaStore for SqliteStore {
     async fn release(&self, claim: Claim) -> Result<()> {
         self.inner.terms.release(claim);
         Ok(())
+    }
+
+    async fn holders(&self) -> Result<Vec<Holder>> {
+        Ok(self.inner.terms.holders())
     }
 
     async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {

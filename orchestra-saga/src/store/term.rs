@@ -1,12 +1,13 @@
 //! How long claims last, for stores that belong to one process.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::Claim;
+use super::{Claim, Holder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Epoch, Partition};
 
@@ -14,8 +15,9 @@ use crate::id::{Epoch, Partition};
 #[derive(Debug, Default)]
 pub(super) struct Terms(Mutex<HashMap<Partition, Term>>);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Term {
+    owner: Arc<str>,
     epoch: Epoch,
     /// For ever, if none.
     until: Option<Instant>,
@@ -30,17 +32,34 @@ impl Terms {
     }
 
     /// The claim lasts that long; for ever without a term.
-    pub(super) fn begin(&self, claim: Claim, term: Option<Duration>) {
-        let until = term.map(|term| Instant::now() + term);
-        let epoch = claim.epoch;
+    pub(super) fn begin(&self, claim: Claim, owner: &str, term: Option<Duration>) {
+        let term = Term {
+            owner: Arc::from(owner),
+            epoch: claim.epoch,
+            until: term.map(|term| Instant::now() + term),
+        };
         let mut terms = self.0.lock();
         // Of two that began at once the later has it.
-        let found = terms
-            .entry(claim.partition)
-            .or_insert(Term { epoch, until });
-        if epoch >= found.epoch {
-            *found = Term { epoch, until };
+        let before = terms.get(&claim.partition).map(|term| term.epoch);
+        if before.is_none_or(|before| before < claim.epoch) {
+            terms.insert(claim.partition, term);
         }
+    }
+
+    /// Who has which partition now, in their order.
+    pub(super) fn holders(&self) -> Vec<Holder> {
+        let now = Instant::now();
+        let terms = self.0.lock();
+        let lasts = |term: &Term| term.until.is_none_or(|until| until > now);
+        let held = terms.iter().filter(|(_, term)| lasts(term));
+        let mut holders: Vec<_> = held
+            .map(|(&partition, term)| {
+                let claim = Claim::new(partition, term.epoch);
+                Holder::new(claim, Arc::clone(&term.owner))
+            })
+            .collect();
+        holders.sort_unstable_by_key(|holder| holder.claim.partition);
+        holders
     }
 
     pub(super) fn renew(&self, claim: Claim, term: Duration) -> Result<()> {

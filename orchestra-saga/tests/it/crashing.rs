@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 use orchestra_saga::{
-    Append, Blueprint, Claim, Entry, Executor, Filter, MemoryStore, Operation, Partition, Position,
+    Append, Blueprint, Holder, Claim, Entry, Executor, Filter, MemoryStore, Operation, Partition, Position,
     Recorded, Result, SagaId, SagaStore, SagaView, Snapshot, Start, Status, Summary, Timer,
     Version,
 };
@@ -91,6 +91,10 @@ impl SagaStore for Mortal {
 
     async fn release(&self, claim: Claim) -> Result<()> {
         self.store.release(claim).await
+    }
+
+    async fn holders(&self) -> Result<Vec<Holder>> {
+        self.store.holders().await
     }
 
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>> {

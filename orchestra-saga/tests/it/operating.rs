@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 use orchestra_saga::executor::Cancel;
 use orchestra_saga::{
-    Append, Blueprint, Call, Cause, Claim, Definition, Entry, Error, ErrorKind, Event, Executor,
+    Append, Blueprint, Holder, Call, Cause, Claim, Definition, Entry, Error, ErrorKind, Event, Executor,
     Failure, Filter, MemoryStore, Notice, Operation, Partition, Position, Recorded, Result, SagaId,
     SagaStore, Snapshot, Start, Status, Summary, Timer, Version,
 };
@@ -231,6 +231,10 @@ impl SagaStore for Failing {
 
     async fn release(&self, claim: Claim) -> Result<()> {
         self.store.release(claim).await
+    }
+
+    async fn holders(&self) -> Result<Vec<Holder>> {
+        self.store.holders().await
     }
 
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>> {

@@ -148,7 +148,7 @@ pub(super) fn timers(
 }
 
 pub(super) fn list(db: &Connection, filter: &Filter) -> Result<Vec<Summary>> {
-    let mut sql = "SELECT uuid, definition, status, version, wake, updated FROM saga
+    let mut sql = "SELECT uuid, definition, status, version, wake, updated, partition FROM saga
                    WHERE uuid > ?1"
         .to_owned();
     let is_open = |status: Status| !status.is_terminal();
@@ -188,6 +188,7 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<(Summary, i64)> {
     let at = |nanos: i64| Timestamp::from_unix_nanos(unsigned(nanos));
     let summary = Summary {
         saga: SagaId::from_bytes(saga),
+        partition: Partition(row.get(6)?),
         definition: Arc::from(definition),
         status: Status::Started,
         version: Version(unsigned(row.get(3)?)),
