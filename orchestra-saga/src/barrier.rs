@@ -125,11 +125,7 @@ impl From<&Call> for BarrierCall {
 }
 
 /// Every operation that a participant can be asked for.
-const OPERATIONS: [Operation; 3] = [
-    Operation::Action,
-    Operation::Compensation,
-    Operation::Probe,
-];
+const OPERATIONS: [Operation; 3] = [Operation::Action, Operation::Compensation, Operation::Probe];
 
 /// Why the participant's own work did not happen.
 #[derive(Debug)]

@@ -42,6 +42,8 @@ pub enum ErrorKind {
     DuplicateStart,
     /// The start key was used for another definition or input.
     KeyReused,
+    /// This process has no partition of the sagas at the moment.
+    NoPartition,
     /// Another process holds the store.
     Locked,
     /// The store holds as much as it may.
@@ -138,6 +140,7 @@ impl Error {
             ErrorKind::Store
             | ErrorKind::Full
             | ErrorKind::StaleVersion
+            | ErrorKind::NoPartition
             | ErrorKind::ShuttingDown => ErrorClass::Transient,
             _ => ErrorClass::Permanent,
         }

@@ -27,11 +27,11 @@ pub use start::Start;
 
 use std::sync::Arc;
 
-use orchestra_core::IdempotencyKey;
+use orchestra_core::{IdempotencyKey, Monotonic};
 use tokio::sync::oneshot;
 use tokio_util::sync::DropGuard;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Recorded;
 use crate::id::{Epoch, SagaId, Version};
 use crate::machine::Input;
@@ -165,6 +165,16 @@ impl Executor {
         } else {
             Cancel::TooLate
         })
+    }
+
+    /// The claim is a lease, and may be relied on until then.
+    pub(crate) fn rely_until(&self, until: Monotonic) {
+        self.shared.rely_until(until);
+    }
+
+    /// Stops calling: another owner has the partition, or may have it.
+    pub(crate) fn fence(&self, error: &Error) {
+        self.shared.fence(error);
     }
 
     /// The number of sagas that have a task.

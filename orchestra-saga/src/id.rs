@@ -33,6 +33,11 @@ impl SagaId {
         Self(uuid.into_uuid().as_u128())
     }
 
+    /// The greatest id below it, for a page that begins with it; none before the least.
+    pub(crate) fn before(self) -> Option<Self> {
+        self.0.checked_sub(1).map(Self)
+    }
+
     /// The 16 bytes of the UUID, most significant first.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()

@@ -9,6 +9,7 @@ pub mod definition;
 pub mod error;
 pub mod event;
 pub mod executor;
+pub mod fleet;
 pub mod id;
 pub mod machine;
 mod payload;
@@ -29,6 +30,7 @@ pub use definition::{Definition, Handle, Inputs, Kind, Unwind};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Cause, Event, Operator, Recorded, Resolution};
 pub use executor::{Executor, Notice, Start};
+pub use fleet::Fleet;
 pub use id::{Epoch, InvalidId, Partition, SagaId, StepName, Version};
 pub use machine::Machine;
 pub use payload::Payload;
@@ -41,7 +43,7 @@ pub use step::{
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use store::SqliteStore;
 pub use store::{
-    Append, Blueprint, Claim, Entry, Filter, Holder, MemoryStore, Position, SagaStore, Snapshot, Summary,
-    Timer,
+    Append, Blueprint, Claim, Entry, Filter, Holder, MemoryStore, Position, SagaStore, Snapshot,
+    Summary, Timer,
 };
 pub use two_phase::{Decision, Participant};

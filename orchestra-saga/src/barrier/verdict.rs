@@ -102,10 +102,16 @@ impl Answer {
 
 /// Which way an operation goes, and which ones go the other way.
 enum Way {
-    Forth { ended_by: &'static [Operation] },
-    Back { undoes: Operation },
+    Forth {
+        ended_by: &'static [Operation],
+    },
+    Back {
+        undoes: Operation,
+    },
     /// Neither: it asks.
-    Ask { about: Operation },
+    Ask {
+        about: Operation,
+    },
 }
 
 const fn way(op: Operation) -> Way {

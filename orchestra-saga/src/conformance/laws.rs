@@ -329,7 +329,10 @@ pub(super) async fn a_lease_keeps_others_out(store: Store) -> Checked {
         "another partition is not leased".to_owned()
     })?;
     let holders = store.holders().await?;
-    let named: Vec<_> = holders.iter().map(|it| (it.claim.partition, &*it.owner)).collect();
+    let named: Vec<_> = holders
+        .iter()
+        .map(|it| (it.claim.partition, &*it.owner))
+        .collect();
     expect(named == [(HERE, "first"), (Partition(4), "second")], || {
         format!("{holders:?} where first has 3 and second has 4")
     })?;

@@ -2,7 +2,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::{Clock, Listener, Silent, SystemWallClock, TokioClock, WallClock};
+use orchestra_core::{Clock, Listener, Monotonic, Silent, SystemWallClock, TokioClock, WallClock};
 
 use super::definitions::Definitions;
 use super::limits::Limits;
@@ -12,9 +12,10 @@ use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Epoch, Partition};
 use crate::step::Caller;
-use crate::store::SagaStore;
+use crate::store::{Claim, SagaStore};
 
 /// Collects the parts of an [`Executor`].
+#[derive(Clone)]
 pub struct Builder {
     store: Arc<dyn SagaStore>,
     definitions: Vec<Arc<Definition>>,
@@ -169,8 +170,31 @@ impl Builder {
     ///
     /// Must be called inside a tokio runtime with time enabled.
     pub async fn build(self) -> Result<Executor> {
-        let definitions = self.checked_definitions()?;
+        self.check()?;
         let claim = self.store.claim(self.partition, &self.owner).await?;
+        self.assemble(claim).await
+    }
+
+    /// Whether what was collected fits together.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.checked_definitions().map(drop)
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn SagaStore> {
+        Arc::clone(&self.store)
+    }
+
+    pub(crate) fn owner_name(&self) -> &str {
+        &self.owner
+    }
+
+    pub(crate) fn monotonic(&self) -> Monotonic {
+        self.clock.now()
+    }
+
+    /// An executor under this claim, which continues every unfinished saga.
+    pub(crate) async fn assemble(self, claim: Claim) -> Result<Executor> {
+        let definitions = self.checked_definitions()?;
         for definition in definitions.given() {
             self.store.define(&definition.blueprint()).await?;
         }

@@ -365,6 +365,11 @@ impl Run {
             events: &batch.events,
         });
         shared.changed(saga, status);
+        if shared.is_unreliable() {
+            // Frozen for longer than the lease lasts, perhaps: whoever has it now makes these calls.
+            let message = "the lease of the partition may have ended";
+            return Err(Error::new(ErrorKind::Fenced, message).of(saga));
+        }
         self.issue(&batch.events);
         self.keep_snapshot(status).await;
         Ok(())

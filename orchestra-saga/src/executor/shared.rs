@@ -1,6 +1,7 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use orchestra_core::{Clock, Listener, Monotonic, Timestamp, WallClock};
@@ -43,6 +44,10 @@ impl Time {
         }
     }
 
+    pub(super) fn monotonic(&self) -> Monotonic {
+        self.clock.now()
+    }
+
     fn now(&self) -> Timestamp {
         self.wall + self.clock.now().since(self.origin)
     }
@@ -73,6 +78,8 @@ pub(super) struct Shared {
     pub(super) admission: Arc<Admission>,
     pub(super) limits: Limits,
     pub(super) claim: Claim,
+    /// Until when the claim may be relied on; for ever, unless it is a lease.
+    reliable: AtomicU64,
     rng: Mutex<fastrand::Rng>,
     pub(super) snapshot_every: Option<NonZeroU64>,
     pub(super) poll: Duration,
@@ -106,6 +113,7 @@ impl Shared {
             admission: Admission::new(parts.max_running, parts.max_waiting),
             limits: parts.limits,
             claim: parts.claim,
+            reliable: AtomicU64::new(u64::MAX),
             rng: Mutex::new(parts.rng),
             snapshot_every: parts.snapshot_every,
             poll: parts.poll,
@@ -120,6 +128,16 @@ impl Shared {
 
     pub(super) fn now(&self) -> Timestamp {
         self.time.now()
+    }
+
+    pub(super) fn rely_until(&self, until: Monotonic) {
+        self.reliable.store(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Whether another owner may have the partition by now.
+    pub(super) fn is_unreliable(&self) -> bool {
+        let until = self.reliable.load(Ordering::Relaxed);
+        until != u64::MAX && self.time.monotonic().as_nanos() >= until
     }
 
     pub(super) fn draw(&self) -> u64 {

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use super::term::Terms;
 use super::{
-    Append, Blueprint, Claim, Entry, Filter, Holder, Open, Position, SagaStore, Snapshot, Summary, Timer,
+    Append, Blueprint, Claim, Entry, Filter, Holder, Open, Position, SagaStore, Snapshot, Summary,
+    Timer,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Recorded};

@@ -11,9 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 use orchestra_saga::{
-    Append, Blueprint, Holder, Claim, Entry, Executor, Filter, MemoryStore, Operation, Partition, Position,
-    Recorded, Result, SagaId, SagaStore, SagaView, Snapshot, Start, Status, Summary, Timer,
-    Version,
+    Append, Blueprint, Claim, Entry, Executor, Filter, Holder, MemoryStore, Operation, Partition,
+    Position, Recorded, Result, SagaId, SagaStore, SagaView, Snapshot, Start, Status, Summary,
+    Timer, Version,
 };
 use tokio::sync::Notify;
 

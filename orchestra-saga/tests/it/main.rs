@@ -17,6 +17,7 @@ mod crashing;
 mod defining;
 mod executing;
 mod extending;
+mod fleeting;
 #[cfg(feature = "sqlite")]
 mod killing;
 #[cfg(feature = "sqlite")]

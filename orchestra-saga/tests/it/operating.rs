@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 use orchestra_saga::executor::Cancel;
 use orchestra_saga::{
-    Append, Blueprint, Holder, Call, Cause, Claim, Definition, Entry, Error, ErrorKind, Event, Executor,
-    Failure, Filter, MemoryStore, Notice, Operation, Partition, Position, Recorded, Result, SagaId,
-    SagaStore, Snapshot, Start, Status, Summary, Timer, Version,
+    Append, Blueprint, Call, Cause, Claim, Definition, Entry, Error, ErrorKind, Event, Executor,
+    Failure, Filter, Holder, MemoryStore, Notice, Operation, Partition, Position, Recorded, Result,
+    SagaId, SagaStore, Snapshot, Start, Status, Summary, Timer, Version,
 };
 use parking_lot::Mutex;
 
