@@ -448,3 +448,50 @@ impl Inner {
 fn reliable(term: Duration) -> Duration {
     term / 5 * 4
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::{Call, Definition, MemoryStore};
+
+    /// Whoever wakes from a freeze may be polled before the task that keeps the leases.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_may_have_ended_issues_no_call() {
+        let calls = Arc::new(AtomicU32::new(0));
+        let (first, second) = (Arc::clone(&calls), Arc::clone(&calls));
+        let mut d = Definition::builder("two", "1");
+        let one = d
+            .step("one", (), move |_: Call, (): ()| {
+                first.fetch_add(1, Ordering::Relaxed);
+                async {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Ok(())
+                }
+            })
+            .read_only();
+        d.step("two", one, move |_: Call, (): ()| {
+            second.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Ok(()))
+        })
+        .read_only();
+        let store = Arc::new(MemoryStore::default());
+        let builder = Executor::builder(Arc::clone(&store)).definition(d.build().unwrap());
+        let term = Duration::from_secs(3);
+        let claim = store
+            .lease(Partition(0), "one", term)
+            .await
+            .unwrap()
+            .unwrap();
+        let now = builder.monotonic();
+        let executor = builder.assemble(claim).await.unwrap();
+        executor.rely_until(now + reliable(term));
+        executor.start(Start::of("two")).await.unwrap();
+        tokio::time::advance(term).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        let error = executor.start(Start::of("two")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Fenced);
+    }
+}
