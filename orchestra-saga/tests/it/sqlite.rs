@@ -369,6 +369,98 @@ async fn a_frame_that_is_missing_or_changed_is_noticed() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_does_not_grow_for_ever() {
+    const SAGAS: u8 = 64;
+    const ROUNDS: u64 = 128;
+    let (directory, store) = opened().await;
+    let store = Arc::new(store);
+    let claim = store.claim(Partition(0), "test").await.expect("claimed");
+    let text = "x".repeat(8 << 10);
+    let mut sagas = tokio::task::JoinSet::new();
+    for number in 0..SAGAS {
+        let (store, text) = (Arc::clone(&store), text.clone());
+        sagas.spawn(async move {
+            for version in 0..ROUNDS {
+                let event = if version == 0 { started() } else { note(&text) };
+                let append = Append::new(saga(number), Version(version), at(1), vec![event]);
+                store.append(claim, &append).await.expect("appended");
+            }
+        });
+    }
+    sagas.join_all().await;
+    let length = |name: &str| {
+        let file = std::fs::metadata(directory.path().join(name));
+        file.map_or(0, |file| file.len() >> 20)
+    };
+    // Of more than 64 MiB that were written.
+    assert!(
+        length("sagas.db-wal") < 40,
+        "{} MiB",
+        length("sagas.db-wal")
+    );
+    store.close().await.expect("closed");
+    assert_eq!(length("sagas.db-wal"), 0);
+    assert!(length("sagas.db") >= 64, "{} MiB", length("sagas.db"));
+    let found = store.load(saga(0), Version(ROUNDS - 1)).await;
+    assert_eq!(found.expect("read")[0].event, note(text));
+}
+
+#[test]
+fn whoever_asked_in_a_runtime_that_has_ended_keeps_nobody_waiting() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder
+            .max_blocking_threads(1)
+            .enable_all()
+            .build()
+            .expect("built")
+    };
+    let first = runtime();
+    let (_directory, store) = first.block_on(opened());
+    // The only thread for such work is taken, so what is asked for is never looked up.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let busy = first.spawn_blocking(move || held.recv());
+    first.block_on(async {
+        let mut asked = tokio::task::JoinSet::new();
+        for number in 0..8 {
+            let store = store.clone();
+            asked.spawn(async move { store.load(saga(number), Version(0)).await });
+        }
+        tokio::task::yield_now().await;
+        asked.detach_all();
+    });
+    first.shutdown_background();
+    drop(release);
+    drop(busy);
+    runtime().block_on(async {
+        let found = store.load(saga(1), Version(0)).await;
+        assert_eq!(found.expect("read"), []);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_are_read_at_once_are_each_their_own() {
+    let (_directory, store) = opened().await;
+    let claim = store.claim(Partition(0), "test").await.expect("claimed");
+    for number in 0..100 {
+        let append = Append::new(saga(number), Version(0), at(1), vec![started()]);
+        store.append(claim, &append).await.expect("appended");
+        let text = note(number.to_string());
+        let append = Append::new(saga(number), Version(1), at(1), vec![text]);
+        store.append(claim, &append).await.expect("appended");
+    }
+    let mut readers = tokio::task::JoinSet::new();
+    for number in (0..100).cycle().take(1_000) {
+        let store = store.clone();
+        readers.spawn(async move {
+            let found = store.load(saga(number), Version(1)).await.expect("read");
+            assert_eq!(found[0].event, note(number.to_string()));
+        });
+    }
+    readers.join_all().await;
+}
+
 #[tokio::test]
 async fn a_closed_store_writes_nothing_more_and_is_closed_twice() {
     let (_directory, store) = opened().await;

@@ -12,7 +12,7 @@ const GROUP: usize = 2048;
 
 /// How often an idle writer looks for the next job before it sleeps: being woken takes longer than a step
 /// that does little, and a lone saga has one append after the other.
-const LOOKS: u32 = 100;
+const LOOKS: u32 = 300;
 
 pub(super) type Queue = mpsc::Receiver<Box<dyn Job>>;
 
@@ -205,6 +205,50 @@ mod tests {
         group(&mut ledger, &mut vec![again, none]);
         assert_eq!(heard(answer), Ok(Version(2)));
         assert_eq!(heard(nothing), Err(ErrorKind::StaleVersion));
+    }
+
+    #[test]
+    fn a_store_whose_lock_another_holds_is_busy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sagas.db");
+        let connection = schema::open(&path).unwrap();
+        connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let mut ledger = Ledger::of(&connection).unwrap();
+        let claim = claimed(&mut ledger);
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let (job, answer) = append(claim, &started(1));
+        group(&mut ledger, &mut vec![job]);
+        assert_eq!(heard(answer), Err(ErrorKind::Busy));
+        other.execute_batch("COMMIT").unwrap();
+        let (job, answer) = append(claim, &started(1));
+        group(&mut ledger, &mut vec![job]);
+        assert_eq!(heard(answer), Ok(Version(1)));
+    }
+
+    #[test]
+    fn a_batch_that_has_no_room_leaves_nothing_and_room_for_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = schema::open(&directory.path().join("sagas.db")).unwrap();
+        let mut ledger = Ledger::of(&connection).unwrap();
+        let claim = claimed(&mut ledger);
+        connection
+            .pragma_update(None, "max_page_count", 100)
+            .unwrap();
+        let mut large = more(1, 1);
+        let reason = "x".repeat(1 << 20);
+        large.events = vec![Event::SagaCancelRequested { reason }];
+        let (first, one) = append(claim, &started(1));
+        let (second, two) = append(claim, &large);
+        let (third, three) = append(claim, &more(1, 1));
+        group(&mut ledger, &mut vec![first, second, third]);
+        assert_eq!(heard(one), Ok(Version(1)));
+        assert_eq!(heard(two), Err(ErrorKind::Full));
+        assert_eq!(heard(three), Ok(Version(2)));
+        assert_eq!(
+            read::load(&connection, saga(1), Version(0)).unwrap().len(),
+            2
+        );
     }
 
     #[test]
