@@ -11,6 +11,7 @@ pub mod event;
 pub mod executor;
 pub mod id;
 pub mod machine;
+pub mod outbox;
 mod payload;
 mod recovery;
 pub mod retry;

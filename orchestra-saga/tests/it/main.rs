@@ -22,6 +22,7 @@ mod killing;
 mod locking;
 mod machining;
 mod operating;
+mod outbox;
 mod partitions;
 mod requesting;
 mod waking;
