@@ -26,7 +26,7 @@ use crate::store::SagaStore;
 pub struct Violation(String);
 
 impl Violation {
-    fn new(seen: impl Into<String>) -> Self {
+    pub(crate) fn new(seen: impl Into<String>) -> Self {
         Self(seen.into())
     }
 }

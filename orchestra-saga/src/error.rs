@@ -56,8 +56,14 @@ pub enum ErrorKind {
     Corrupt,
     /// The headers do not describe a call of a saga.
     InvalidCall,
-    /// A barrier was used outside a transaction.
+    /// A barrier, outbox or inbox was used outside a transaction.
     NoTransaction,
+    /// A message breaks a limit, or the broker will never take it.
+    InvalidMessage,
+    /// The broker did not take a message, and may take it later.
+    Undelivered,
+    /// The broker cannot be reached or does not answer, whatever the message.
+    Unavailable,
 }
 
 /// An error of this crate.
@@ -141,7 +147,9 @@ impl Error {
             | ErrorKind::Full
             | ErrorKind::StaleVersion
             | ErrorKind::NoPartition
-            | ErrorKind::ShuttingDown => ErrorClass::Transient,
+            | ErrorKind::ShuttingDown
+            | ErrorKind::Undelivered
+            | ErrorKind::Unavailable => ErrorClass::Transient,
             _ => ErrorClass::Permanent,
         }
     }

@@ -12,6 +12,7 @@ pub mod executor;
 pub mod fleet;
 pub mod id;
 pub mod machine;
+pub mod outbox;
 mod payload;
 mod recovery;
 pub mod retry;

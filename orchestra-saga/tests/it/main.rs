@@ -24,6 +24,7 @@ mod killing;
 mod locking;
 mod machining;
 mod operating;
+mod outbox;
 mod partitions;
 mod requesting;
 #[cfg(feature = "sqlite")]

@@ -77,10 +77,12 @@ fn any_interleaving_is_answered_as_by_the_model() {
         .enable_all()
         .build()
         .unwrap();
-    let (_schema, mut db) = runtime.block_on(participant());
+    let (_schema, db) = runtime.block_on(participant());
+    let db = std::cell::RefCell::new(db);
     let mut runner = TestRunner::new(ProptestConfig::with_cases(60));
     let arrivals = prop::collection::vec(arrival(), 1..30);
     let outcome = runner.run(&arrivals, |arrivals| {
+        let mut db = db.borrow_mut();
         runtime.block_on(async {
             let sql = "TRUNCATE orchestra_barrier_saga, orchestra_barrier_record, effect";
             db.batch_execute(sql).await.unwrap();

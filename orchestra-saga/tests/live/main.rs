@@ -9,6 +9,7 @@
 )]
 
 mod barrier;
+mod outbox;
 mod postgres;
 
 /// What the variable says.
