@@ -40,6 +40,9 @@ pub use status::{SagaView, Status, StepStatus, StepView};
 pub use step::{
     Applied, Call, Caller, Failure, Operation, Step, StepCall, StepOutcome, StepRequest,
 };
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use store::PostgresStore;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use store::SqliteStore;

@@ -11,6 +11,7 @@
 mod barrier;
 mod outbox;
 mod postgres;
+mod store;
 
 /// What the variable says.
 fn variable(name: &str) -> String {
