@@ -54,6 +54,9 @@ const PIECE: (usize, usize) = (128, 512);
 
 /// A durable [`SagaStore`] in an SQLite file of this process alone.
 ///
+/// A file whose layout is older or newer is refused as [`ErrorKind::Corrupt`] and left as it is. What waits
+/// for the disk is bounded by its callers: an append that finds the queue full waits for room.
+///
 /// Drop: the writer thread ends by itself after what was queued. [`SqliteStore::close`] waits for that
 /// and releases the lock.
 ///

@@ -70,10 +70,7 @@ impl Readers {
             is_served
         };
         if !is_served {
-            let server = Server {
-                readers: Arc::clone(self),
-                is_done: false,
-            };
+            let server = Server::new(self);
             // It ends by itself when nobody waits any more.
             drop(tokio::task::spawn_blocking(move || server.serve()));
         }
@@ -108,17 +105,32 @@ impl Readers {
 /// Someone who answers look-ups until nobody waits.
 struct Server {
     readers: Arc<Readers>,
-    is_done: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Called,
+    Serving,
+    Done,
 }
 
 impl Server {
+    fn new(readers: &Arc<Readers>) -> Self {
+        Self {
+            readers: Arc::clone(readers),
+            stage: Stage::Called,
+        }
+    }
+
     fn serve(mut self) {
+        self.stage = Stage::Serving;
         let readers = Arc::clone(&self.readers);
         let served = readers.with(|connection| {
             loop {
                 let lookups = readers.take();
                 if lookups.is_empty() {
-                    self.is_done = true;
+                    self.stage = Stage::Done;
                     return Ok(());
                 }
                 answer(connection, lookups)?;
@@ -128,20 +140,35 @@ impl Server {
             tracing::warn!(%error, "saga store cannot be read");
         }
     }
+
+    /// Has a thread of its own do the work.
+    fn hand_over(&self) -> std::io::Result<()> {
+        let readers = Arc::clone(&self.readers);
+        let thread = std::thread::Builder::new().name("saga-reader".to_owned());
+        // It ends by itself when nobody waits any more.
+        thread.spawn(move || Self::new(&readers).serve()).map(drop)
+    }
 }
 
-/// A server that is not there to the end, because its runtime or a connection is not, leaves nobody
-/// waiting.
+/// A server whose runtime has ended before it began leaves its work to another: those who wait may be of
+/// a runtime that goes on. One that fails leaves nobody waiting for it.
 impl Drop for Server {
     fn drop(&mut self) {
-        if self.is_done {
-            return;
+        match self.stage {
+            Stage::Done => {}
+            Stage::Called if self.hand_over().is_ok() => {}
+            Stage::Called | Stage::Serving => {
+                let mut lookups = self.readers.lookups.lock();
+                lookups.servers = lookups.servers.saturating_sub(1);
+                let lost = match lookups.servers {
+                    0 => std::mem::take(&mut lookups.waiting),
+                    _ => VecDeque::new(),
+                };
+                drop(lookups);
+                // Whoever waits for these sees that there is no answer.
+                drop(lost);
+            }
         }
-        let mut lookups = self.readers.lookups.lock();
-        lookups.servers -= 1;
-        let waiting = std::mem::take(&mut lookups.waiting);
-        drop(lookups);
-        drop(waiting);
     }
 }
 
