@@ -16,6 +16,8 @@ mod conforming;
 mod crashing;
 mod defining;
 mod executing;
+#[cfg(feature = "test-util")]
+mod exploring;
 #[cfg(feature = "sqlite")]
 mod killing;
 #[cfg(feature = "sqlite")]
