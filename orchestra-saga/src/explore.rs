@@ -76,9 +76,9 @@
 //!
 //! Participants are bad up to [`Exploration::attempts`] attempts of an operation and good from then on, so
 //! every saga has to end. So many owners die, so many calls are late at a time, and so on; the defaults are
-//! written at each. The explorer takes all sequences of one fault first, then of two and of three, then all.
-//! If there are more states than [`Exploration::states`], it walks random sequences besides and says so in
-//! the [`Report`]. Delays are never shortened by chance. Children of a step are a call as any other.
+//! written at each. If there are more states than [`Exploration::states`], the explorer takes all sequences of one
+//! fault, then of two and of three as far as the states suffice, walks random ones besides, and says so in the
+//! [`Report`]. Delays are never shortened by chance. Children of a step are a call as any other.
 //!
 //! Two states are one if nothing that the machine or a participant goes by differs (their BLAKE3 prints of
 //! 128 bits are equal); moments count from now. Steps of a model that can stand for each other may change places.
@@ -120,7 +120,7 @@ use search::{Broken, Count, Search, Walk, stroll};
 use service::{Real, Service};
 use setup::Setup;
 
-/// Numbers of faults that are explored before all is.
+/// Numbers of faults in a sequence that are explored if all is too much.
 const ROUNDS: [u8; 3] = [1, 2, 3];
 
 /// Begins an exploration of this definition.
@@ -353,7 +353,7 @@ impl<'a> Exploration<'a> {
     }
 }
 
-/// Rounds of more and more faults, then everything.
+/// Everything; if that is too much, rounds of more and more faults, and random sequences.
 fn run(setup: &Setup, service: &mut Service<'_>) -> Report {
     let bounds = &setup.bounds;
     let waits = setup.signals_awaited();
@@ -368,20 +368,25 @@ fn run(setup: &Setup, service: &mut Service<'_>) -> Report {
         bounds: bounds.to_string(),
         finding: None,
     };
-    let rounds = ROUNDS.into_iter().map(Some).chain([None]);
-    let rounds: Vec<_> = match bounds.faults {
-        Some(most) => vec![Some(most)],
-        None => rounds.collect(),
-    };
     let mut broken: Option<(Broken, bounds::Budget)> = None;
-    for faults in rounds {
+    // Everything at once, or as much as can be said to be whole.
+    for faults in std::iter::once(bounds.faults).chain(ROUNDS.map(Some)) {
+        if report.faults.is_some_and(|whole| faults.is_some_and(|faults| faults <= whole)) {
+            continue;
+        }
         let budget = bounds.budget(faults, waits);
-        count.states = 0;
-        match Search::new(setup, service, budget, &mut count).walk() {
+        let mut walked = Count::default();
+        let walk = Search::new(setup, service, budget, &mut walked).walk();
+        count.add(&walked);
+        match walk {
             Walk::Whole => {
                 report.faults = faults;
                 report.exhaustive = faults == bounds.faults;
+                if report.exhaustive {
+                    break;
+                }
             }
+            Walk::Partial if faults == bounds.faults => {}
             Walk::Partial => break,
             Walk::Broken(found) => {
                 broken = Some((found, budget));

@@ -90,7 +90,9 @@ fn saga(text: &mut Vec<u8>, state: &State, now: Timestamp) {
         Phase::Compensated => 4,
     });
     text.push(u8::from(cancel.is_some()) | u8::from(*is_paused) << 1);
-    perhaps(text, *deadline, |text, deadline| until(text, deadline, now));
+    // Nobody looks at it on the way to the start.
+    let deadline = deadline.filter(|_| is_forward(state));
+    perhaps(text, deadline, |text, deadline| until(text, deadline, now));
     perhaps(text, *back_to, number);
     number(text, signals.len() as u32);
     for signal in signals {
@@ -100,7 +102,12 @@ fn saga(text: &mut Vec<u8>, state: &State, now: Timestamp) {
     }
 }
 
-fn step(text: &mut Vec<u8>, step: &StepState, now: Timestamp) {
+/// Whether actions may still begin.
+fn is_forward(state: &State) -> bool {
+    state.phase == Phase::Running || state.back_to.is_some()
+}
+
+fn step(text: &mut Vec<u8>, step: &StepState, (forward, now): (bool, Timestamp)) {
     let StepState {
         action,
         undo,
@@ -116,13 +123,22 @@ fn step(text: &mut Vec<u8>, step: &StepState, now: Timestamp) {
         reason: _,
     } = step;
     text.push(u8::from(*tainted) | u8::from(*is_copied) << 1);
-    progress(text, action, now);
+    if forward || action.stage == Stage::Running {
+        progress(text, action, now);
+        perhaps(text, *deadline, |text, deadline| until(text, deadline, now));
+    } else {
+        // Going back, it matters whether it took effect, and whether that is known.
+        text.push(match action.stage {
+            Stage::Done => 6,
+            Stage::Unknown => 8,
+            _ => 7,
+        });
+    }
     progress(text, undo, now);
     perhaps(text, probe.as_deref(), |text, probe| progress(text, probe, now));
     for part in [input, output, details] {
         perhaps(text, part.as_ref(), payload);
     }
-    perhaps(text, *deadline, |text, deadline| until(text, deadline, now));
     number(text, *iteration);
     number(text, *restarts);
 }
@@ -148,9 +164,10 @@ fn progress(text: &mut Vec<u8>, progress: &Progress, now: Timestamp) {
             text.push(5);
             until(text, *moment, now);
         }
-        Stage::Done => text.push(6),
-        Stage::Rejected => text.push(7),
-        Stage::Unknown => text.push(8),
+        // No further attempt follows.
+        Stage::Done => return text.push(6),
+        Stage::Rejected => return text.push(7),
+        Stage::Unknown => return text.push(8),
     }
     for part in [attempt, tries, parked] {
         number(text, *part);
@@ -163,15 +180,22 @@ fn progress(text: &mut Vec<u8>, progress: &Progress, now: Timestamp) {
 /// The steps in their smallest numbering.
 fn steps(text: &mut Vec<u8>, setup: &Setup, world: &World) {
     let state = world.machine.state();
+    let forward = is_forward(state);
     let numbered = (0..).zip(&state.steps);
     let blobs: Vec<Vec<u8>> = numbered
         .map(|(number, state)| {
             let mut blob = Vec::with_capacity(96);
-            step(&mut blob, state, world.now);
+            step(&mut blob, state, (forward, world.now));
             around(&mut blob, setup, world, number);
             blob
         })
         .collect();
+    if setup.symmetries.len() == 1 {
+        for blob in &blobs {
+            bytes(text, blob);
+        }
+        return;
+    }
     let mut sorted: Vec<&Vec<u8>> = blobs.iter().collect();
     sorted.sort_unstable();
     let ranks: Vec<usize> = blobs.iter().map(|blob| sorted.partition_point(|other| *other < blob)).collect();
@@ -265,7 +289,7 @@ fn rare(text: &mut Vec<u8>, world: &World) {
         number(text, (machine.version().0) as u32);
         saga(text, state, world.now);
         for state in &state.steps {
-            step(text, state, world.now);
+            step(text, state, (true, world.now));
         }
     };
     perhaps(text, world.ahead.as_deref(), machine);

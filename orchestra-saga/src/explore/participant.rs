@@ -92,6 +92,15 @@ impl Participants {
         row.record(&call.key).map(|record| record.answer.is_some())
     }
 
+    /// Whether the call may still have an effect; if not, it never will.
+    pub(super) fn lets_through(&self, step: u32, call: &Call) -> bool {
+        let row = self.rows(step).get(call.iteration as usize);
+        row.is_none_or(|row| {
+            let tombed = row.is_tombed && call.op == Operation::Action;
+            call.epoch >= row.seen && !tombed && row.record(&call.key).is_none()
+        })
+    }
+
     /// Whether the step has an effect left.
     pub(super) fn has_effect(&self, step: u32) -> bool {
         self.rows(step).iter().any(Row::has_effect)

@@ -9,10 +9,13 @@ use super::law::Violation;
 use super::service::Service;
 use super::setup::Setup;
 use super::tale::Tale;
-use super::world::World;
+use super::world::{World, check_snapshot};
 
 /// The longest sequence; a saga that takes longer does not end.
 const DEEPEST: usize = 2_000;
+
+/// Of so many states one is passed through a snapshot.
+const SNAPSHOTS: u64 = 8;
 
 /// How the walk stands.
 #[derive(Debug, Default)]
@@ -20,6 +23,14 @@ pub(super) struct Count {
     pub(super) states: u64,
     pub(super) moves: u64,
     pub(super) traces: u64,
+}
+
+impl Count {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.states += other.states;
+        self.moves += other.moves;
+        self.traces += other.traces;
+    }
 }
 
 /// A sequence that breaks a law.
@@ -79,7 +90,9 @@ impl<'s, 'u> Search<'s, 'u> {
             Err(violation) => return broken(Vec::new(), violation),
         };
         let mut stack = Vec::new();
-        self.enter(&mut stack, world);
+        if let Err(violation) = self.enter(&mut stack, world) {
+            return broken(Vec::new(), violation);
+        }
         while let Some(frame) = stack.last_mut() {
             let Some(&choice) = frame.choices.get(frame.next) else {
                 drop(stack.pop());
@@ -106,7 +119,9 @@ impl<'s, 'u> Search<'s, 'u> {
                 let seen = format!("it has not ended after {DEEPEST} moves");
                 return broken(path(&stack), super::law::Law::Ends.broken(seen));
             }
-            self.enter(&mut stack, world);
+            if let Err(violation) = self.enter(&mut stack, world) {
+                return broken(path(&stack), violation);
+            }
             if self.known.len() > self.setup.bounds.states {
                 return Walk::Partial;
             }
@@ -115,12 +130,12 @@ impl<'s, 'u> Search<'s, 'u> {
     }
 
     /// Goes on from a world, unless all of it is known.
-    fn enter(&mut self, stack: &mut Vec<Frame>, world: World) {
+    fn enter(&mut self, stack: &mut Vec<Frame>, world: World) -> Result<(), Violation> {
         let print = print(self.setup, &world, self.service.history());
         match self.known.get_mut(&print) {
             Some(known) if known.covers(world.left) => {
                 self.count.traces += 1;
-                return;
+                return Ok(());
             }
             Some(known) => {
                 if world.left.covers(*known) {
@@ -130,6 +145,10 @@ impl<'s, 'u> Search<'s, 'u> {
             None => {
                 self.count.states += 1;
                 self.known.insert(print, world.left);
+                // Each costs as much as some moves.
+                if self.count.states % SNAPSHOTS == 1 {
+                    check_snapshot(self.setup, &world.machine)?;
+                }
             }
         }
         let choices = world.choices(self.setup);
@@ -142,6 +161,7 @@ impl<'s, 'u> Search<'s, 'u> {
             choices,
             next: 0,
         });
+        Ok(())
     }
 
     /// Brings the service into the state before the last of these choices.

@@ -67,7 +67,7 @@ pub(super) struct Ghost {
 #[derive(Debug, Clone)]
 pub(super) struct World {
     /// The owner's.
-    pub(super) machine: Machine,
+    pub(super) machine: Arc<Machine>,
     pub(super) now: Timestamp,
     pub(super) epoch: Epoch,
     /// Calls whose answer the owner waits for, at most one for each step.
@@ -75,12 +75,12 @@ pub(super) struct World {
     /// Calls that may arrive although nobody waits for them.
     pub(super) late: Vec<Flight>,
     /// What the store has, if that is more than the owner knows.
-    pub(super) ahead: Option<Box<Machine>>,
+    pub(super) ahead: Option<Arc<Machine>>,
     pub(super) limbo: Option<Limbo>,
     /// Only where the store does not keep it out.
     pub(super) ghost: Option<Box<Ghost>>,
     /// The log before its last batch, where the store may lose that.
-    pub(super) before: Option<Box<Machine>>,
+    pub(super) before: Option<Arc<Machine>>,
     pub(super) participants: Participants,
     pub(super) left: Budget,
 }
@@ -89,10 +89,10 @@ impl World {
     /// The saga is started.
     pub(super) fn begin(setup: &Setup, left: Budget, tale: &mut Tale) -> Result<Self, Violation> {
         let mut machine = Machine::new(Arc::clone(&setup.definition), setup.saga);
-        let unborn = machine.clone();
+        let unborn = Arc::new(machine.clone());
         let events = machine.start(&setup.start, BEGIN);
         let mut world = Self {
-            machine,
+            machine: Arc::new(machine),
             now: BEGIN,
             epoch: Epoch(1),
             flying: Vec::new(),
@@ -119,8 +119,9 @@ impl World {
 
     /// The owner is told something.
     fn tell(&mut self, setup: &Setup, input: &Input, tale: &mut Tale) -> Result<(), Violation> {
-        let before = self.machine.clone();
-        let events = self.machine.advance(input, self.now, DRAW);
+        let mut machine = Machine::clone(&self.machine);
+        let events = machine.advance(input, self.now, DRAW);
+        let before = std::mem::replace(&mut self.machine, Arc::new(machine));
         self.append(setup, before, &events, tale)
     }
 
@@ -128,7 +129,7 @@ impl World {
     fn append(
         &mut self,
         setup: &Setup,
-        before: Machine,
+        before: Arc<Machine>,
         events: &[Event],
         tale: &mut Tale,
     ) -> Result<(), Violation> {
@@ -139,18 +140,17 @@ impl World {
             if !setup.has(Mutant::IgnoresTheVersion) {
                 tale.tell(|| Beat::Refused(self.epoch));
                 self.give_up_calls(setup);
-                return self.read_again(setup, *ahead, tale);
+                return self.read_again(setup, ahead, tale);
             }
-            return fold(*ahead, events, (self.epoch, self.now)).and_then(|log| {
-                self.check_fold(&log)?;
-                self.issue(setup, events, tale)
-            });
+            let log = fold(&ahead, events, (self.epoch, self.now))?;
+            self.check_fold(&log)?;
+            return self.issue(setup, events, tale);
         }
         if setup.has(Mutant::LosesTheLastBatch) {
-            self.before = Some(Box::new(before.clone()));
+            self.before = Some(Arc::clone(&before));
         }
         tale.tell(|| Beat::Appended(self.epoch, names(events)));
-        let log = fold(before, events, (self.epoch, self.now))?;
+        let log = fold(&before, events, (self.epoch, self.now))?;
         self.check_fold(&log)?;
         self.issue(setup, events, tale)
     }
@@ -277,10 +277,9 @@ impl World {
     fn read_again(
         &mut self,
         setup: &Setup,
-        log: Machine,
+        log: Arc<Machine>,
         tale: &mut Tale,
     ) -> Result<(), Violation> {
-        check_snapshot(setup, &log)?;
         self.machine = log;
         if setup.has(Mutant::ForgetsWhatWasInFlight) {
             return Ok(());
@@ -303,6 +302,14 @@ impl World {
         let known = self.late.iter().any(|late| late.letter() == letter);
         if matters && room && !known {
             self.late.push(flight);
+        }
+    }
+
+    /// Late calls that can have no effect any more are not worth a state.
+    fn forget_the_harmless(&mut self, setup: &Setup) {
+        if setup.mutant.is_none() && setup.is_guarded {
+            let participants = &self.participants;
+            self.late.retain(|late| participants.lets_through(late.step, &late.call));
         }
     }
 
@@ -339,10 +346,11 @@ impl World {
 
 /// Folds a batch as a reader of the log does.
 fn fold(
-    mut log: Machine,
+    log: &Machine,
     events: &[Event],
     (epoch, at): (Epoch, Timestamp),
 ) -> Result<Machine, Violation> {
+    let mut log = log.clone();
     for event in events {
         let version = Version(log.version().0 + 1);
         let recorded = Recorded::new(version, epoch, at, event.clone());
@@ -354,8 +362,8 @@ fn fold(
 }
 
 /// A snapshot holds the whole state.
-fn check_snapshot(setup: &Setup, log: &Machine) -> Result<(), Violation> {
-    let state = log.state();
+pub(super) fn check_snapshot(setup: &Setup, machine: &Machine) -> Result<(), Violation> {
+    let state = machine.state();
     let copy = serde_json::to_string(state)
         .and_then(|text| serde_json::from_str(&text))
         .map_err(|error| {

@@ -44,6 +44,7 @@ impl World {
             Choice::Haunt(letter) => self.haunt(setup, service, letter, tale)?,
             asked => self.ask(setup, asked, tale)?,
         }
+        self.forget_the_harmless(setup);
         self.rest()?;
         if !ended || matches!(choice, Choice::Arrive(_)) {
             self.check_end(setup, service)?;
@@ -138,11 +139,9 @@ impl World {
     }
 
     /// What the store has.
-    fn take_log(&mut self) -> Machine {
-        match self.ahead.take() {
-            Some(ahead) => *ahead,
-            None => self.machine.clone(),
-        }
+    fn take_log(&mut self) -> Arc<Machine> {
+        let ahead = self.ahead.take();
+        ahead.unwrap_or_else(|| Arc::clone(&self.machine))
     }
 
     /// The owner dies, and another takes over what the log says.
@@ -163,7 +162,7 @@ impl World {
         tale.tell(|| Beat::Died(self.epoch));
         if setup.has(Mutant::IgnoresTheEpoch) {
             self.ghost = Some(Box::new(Ghost {
-                machine: self.machine.clone(),
+                machine: Machine::clone(&self.machine),
                 epoch: self.epoch,
             }));
         }
@@ -173,7 +172,7 @@ impl World {
         let known = self.machine.version();
         let mut log = self.take_log();
         if let Some(before) = self.before.take() {
-            log = *before;
+            log = before;
         }
         Law::NothingLost.unless(log.version() >= known, || {
             let found = log.version();
@@ -184,7 +183,7 @@ impl World {
 
     /// Where calls do not wait for their intents, they are on their way before the log knows.
     fn call_ahead(&mut self, setup: &Setup, input: &Input) -> Result<(), Violation> {
-        let mut machine = self.machine.clone();
+        let mut machine = Machine::clone(&self.machine);
         for event in machine.advance(input, self.now, DRAW) {
             if let Some(flight) = self.call(setup, &machine, &event, self.epoch)? {
                 self.let_fly(setup, flight);
@@ -206,12 +205,12 @@ impl World {
             return Ok(());
         };
         let mut log = self.take_log();
-        let mut decided = self.machine.clone();
+        let mut decided = Machine::clone(&self.machine);
         let events = decided.advance(&input, self.now, DRAW);
         tale.tell(|| Beat::Stumbled(self.epoch, names(&events), landing));
         match landing {
             Landing::Landed if log.version() == self.machine.version() => {
-                log = fold(log, &events, (self.epoch, self.now))?;
+                log = Arc::new(fold(&log, &events, (self.epoch, self.now))?);
             }
             Landing::Landed | Landing::Never => {}
             Landing::Later => {
@@ -238,8 +237,8 @@ impl World {
         let taken = owned && fits;
         tale.tell(|| Beat::Landed(names(&limbo.events), taken));
         if taken {
-            let log = fold(log.clone(), &limbo.events, (limbo.epoch, limbo.at))?;
-            self.ahead = Some(Box::new(log));
+            let log = fold(log, &limbo.events, (limbo.epoch, limbo.at))?;
+            self.ahead = Some(Arc::new(log));
         }
         Ok(())
     }
@@ -279,10 +278,10 @@ impl World {
         if log.version() != ghost.machine.version() {
             return Ok(());
         }
-        let log = log.clone();
+        let log = Machine::clone(log);
         let events = ghost.machine.advance(&input, self.now, DRAW);
         tale.tell(|| Beat::Appended(ghost.epoch, names(&events)));
-        self.ahead = Some(Box::new(fold(log, &events, (ghost.epoch, self.now))?));
+        self.ahead = Some(Arc::new(fold(&log, &events, (ghost.epoch, self.now))?));
         for event in &events {
             if let Some(flight) = self.call(setup, &ghost.machine, event, ghost.epoch)? {
                 let (epoch, name) = (ghost.epoch, &flight.call.step);

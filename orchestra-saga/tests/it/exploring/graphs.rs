@@ -66,9 +66,9 @@ impl Graph {
         best.expect("at least one order")
     }
 
-    fn definition(&self, end: End, delay: Duration) -> Definition {
+    fn definition(&self, end: End, retries: u32, delay: Duration) -> Definition {
         let mut d = Definition::builder("graph", "1");
-        let retry = Retry::new(1, Backoff::fixed(delay));
+        let retry = Retry::new(retries, Backoff::fixed(delay));
         let mut steps: Vec<Handle<()>> = Vec::new();
         for (number, &parents) in self.parents.iter().enumerate() {
             let mut step = d.step(&format!("s{number}"), (), fine).retry(retry).compensation_retry(Retry::NONE);
@@ -85,7 +85,7 @@ impl Graph {
             let step = d.step("tail", (), fine).retry(retry);
             let _tail = steps.iter().fold(step, |step, parent| step.after(*parent)).retriable();
         }
-        d.timeout(None).build().expect("the rules hold")
+        d.timeout(None).parking(Backoff::fixed(Duration::from_secs(30))).build().expect("the rules hold")
     }
 }
 
@@ -109,13 +109,13 @@ fn permute(order: &mut [usize], from: usize, visit: &mut impl FnMut(&[usize])) {
 }
 
 /// Explores every graph of that size; how many there were, and how many states.
-fn sweep(size: usize, bound: impl Fn(Exploration<'_>) -> Exploration<'_>) -> (usize, u64) {
+fn sweep(size: usize, retries: u32, bound: impl Fn(Exploration<'_>) -> Exploration<'_>) -> (usize, u64) {
     let (mut graphs, mut states) = (0, 0);
     let begun = std::time::Instant::now();
     let mut moves = 0;
     for graph in Graph::all(size) {
         for end in ENDS {
-            let definition = graph.definition(end, Duration::ZERO);
+            let definition = graph.definition(end, retries, Duration::ZERO);
             let report = bound(explore(&definition)).run();
             if let Some(finding) = &report.finding {
                 panic!("{graph:?} {end:?}: {finding}");
@@ -132,10 +132,8 @@ fn sweep(size: usize, bound: impl Fn(Exploration<'_>) -> Exploration<'_>) -> (us
 
 #[test]
 fn small_graphs() {
-    for size in 1..=3 {
-        sweep(size, |e| e.attempts(2).timeouts(false).states(2_000_000));
-    }
-    for size in 1..=3 {
-        sweep(size, |e| e.attempts(2).crashes(0).timeouts(false).states(2_000_000));
-    }
+    sweep(3, 1, |e| e.attempts(2).timeouts(false).faults(2).states(2_000_000));
+    sweep(3, 1, |e| e.attempts(2).timeouts(false).faults(3).states(2_000_000));
+    sweep(3, 0, |e| e.attempts(2).timeouts(false).faults(2).states(2_000_000));
+    sweep(3, 0, |e| e.attempts(2).timeouts(false).faults(3).states(2_000_000));
 }
