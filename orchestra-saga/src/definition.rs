@@ -181,6 +181,18 @@ pub(crate) enum Shape {
     Named(Vec<(Arc<str>, Source)>),
 }
 
+#[cfg(feature = "test-util")]
+impl Shape {
+    pub(crate) fn sources(&self) -> Vec<Source> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::One(source) => vec![*source],
+            Self::Tuple(sources) => sources.clone(),
+            Self::Named(sources) => sources.iter().map(|(_, source)| *source).collect(),
+        }
+    }
+}
+
 impl Definition {
     /// The most steps of a definition.
     pub const MAX_STEPS: usize = 10_000;

@@ -9,6 +9,9 @@ pub mod definition;
 pub mod error;
 pub mod event;
 pub mod executor;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod explore;
 pub mod fleet;
 pub mod id;
 pub mod machine;

@@ -16,6 +16,8 @@ mod conforming;
 mod crashing;
 mod defining;
 mod executing;
+#[cfg(feature = "test-util")]
+mod exploring;
 mod extending;
 mod fleeting;
 #[cfg(feature = "sqlite")]

@@ -1,0 +1,3 @@
+//! The explorer: on every small graph, on every feature of definitions, on closures, and on mutants.
+
+mod graphs;
