@@ -33,10 +33,11 @@ use tokio_util::sync::DropGuard;
 
 use crate::error::{Error, Result};
 use crate::event::Recorded;
-use crate::id::{Epoch, SagaId, Version};
+use crate::id::{Epoch, Partition, SagaId, Version};
 use crate::machine::Input;
 use crate::status::{SagaView, Status};
 use crate::store::{Filter, SagaStore, Summary};
+use definitions::Definitions;
 use shared::Shared;
 use starting::Seat;
 
@@ -165,6 +166,19 @@ impl Executor {
         } else {
             Cancel::TooLate
         })
+    }
+
+    /// The share of the sagas that it owns.
+    pub fn partition(&self) -> Partition {
+        self.shared.claim.partition
+    }
+
+    pub(crate) fn store(&self) -> &dyn SagaStore {
+        &*self.shared.store
+    }
+
+    pub(crate) fn definitions(&self) -> &Definitions {
+        &self.shared.definitions
     }
 
     /// The claim is a lease, and may be relied on until then.

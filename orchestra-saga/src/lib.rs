@@ -6,6 +6,7 @@ pub mod barrier;
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
 pub mod definition;
+pub mod diagram;
 pub mod error;
 pub mod event;
 pub mod executor;
@@ -15,8 +16,10 @@ pub mod explore;
 pub mod fleet;
 pub mod id;
 pub mod machine;
+pub mod operate;
 pub mod outbox;
 mod payload;
+pub mod projection;
 mod recovery;
 pub mod retry;
 #[cfg(feature = "test-util")]

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use orchestra_core::{IdempotencyKey, Timestamp};
 
 use crate::definition::Definition;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Operator, Recorded, Resolution};
 use crate::executor::Start;
 use crate::id::{Epoch, SagaId, StepName, Version};
@@ -213,6 +213,48 @@ impl Machine {
         self.fold(vec![started], now, &mut events);
         self.follow(now, &mut events);
         events
+    }
+
+    /// The first batch of a saga that repeats a completed one from a step on.
+    pub(crate) fn fork(
+        &mut self,
+        of: &Self,
+        from: &StepName,
+        by: Operator,
+        now: Timestamp,
+    ) -> Result<Vec<Event>> {
+        let refused = |reason: String| {
+            let message = format!("saga cannot be forked: {reason}");
+            Error::new(ErrorKind::InvalidInput, message).of(of.saga)
+        };
+        if of.state.phase != Phase::Completed {
+            return Err(refused("it has not completed".to_owned()));
+        }
+        let number = self.definition.index_of(from);
+        let number = number.ok_or_else(|| refused(format!("it has no step {from}")))?;
+        let mut again = self.definition.descendants(number);
+        again.insert(number);
+        let mut decided = vec![Event::SagaStarted {
+            definition: Arc::clone(&self.definition.id),
+            version: Arc::clone(&self.definition.version),
+            hash: Arc::clone(&self.definition.hash),
+            input: of.state.input.clone(),
+            deadline: self.definition.timeout.map(|limit| now + limit),
+            trace: of.state.trace.clone(),
+            attributes: [("fork_by".to_owned(), by.to_string())].into(),
+            parent: None,
+            fork_of: Some(of.saga),
+        }];
+        let numbered = (0..).zip(self.definition.steps.iter().zip(&of.state.steps));
+        let kept = numbered.filter(|(number, _)| !again.contains(number));
+        decided.extend(kept.map(|(_, (spec, step))| Event::StepCopied {
+            step: spec.name.clone(),
+            output: step.output.clone().unwrap_or_default(),
+        }));
+        let mut events = Vec::with_capacity(decided.len() + 1);
+        self.fold(decided, now, &mut events);
+        self.follow(now, &mut events);
+        Ok(events)
     }
 
     /// Answers `input` at `now`: the events to append as one batch, which are folded already; none if

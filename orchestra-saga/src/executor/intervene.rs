@@ -116,6 +116,13 @@ impl Executor {
         self.resolve(saga, step, op, nothing, by).await
     }
 
+    /// Runs a completed saga again from a step on, as another saga: the outputs of all steps that do not depend
+    /// on it are taken over, and their effects stay those of the first one, which is not changed. Returns the
+    /// new saga.
+    pub async fn fork(&self, saga: SagaId, from: &StepName, by: Operator) -> Result<SagaId> {
+        self.shared.fork(saga, from, by).await
+    }
+
     /// Whether the transactions of a saga's participants are to commit: for one that prepared, heard nothing
     /// since and asks. The answer is read from the log, so any executor on the store can give it.
     pub async fn decision(&self, saga: SagaId) -> Result<Decision> {

@@ -1,13 +1,14 @@
 use std::sync::Arc;
 
+use orchestra_core::{IdempotencyKey, Timestamp};
 use tokio::sync::oneshot;
 
 use super::Start;
 use super::drive::{First, Letter, New, Ticket};
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
-use crate::id::{SagaId, Version};
+use crate::event::{Event, Operator};
+use crate::id::{SagaId, StepName, Version};
 use crate::machine::{Input, Machine};
 use crate::recovery;
 use crate::status::{SagaView, Status};
@@ -18,6 +19,14 @@ pub(super) enum Seat {
     Needed,
     /// A part of one that counts: it must not wait for room that its parent holds.
     OfParent,
+}
+
+/// A saga that is not in the store yet.
+struct Born {
+    machine: Machine,
+    events: Vec<Event>,
+    key: Option<IdempotencyKey>,
+    at: Timestamp,
 }
 
 impl Shared {
@@ -41,24 +50,66 @@ impl Shared {
         let saga = SagaId::from_parts(now, self.draw_wide());
         let mut machine = Machine::new(definition, saga);
         let events = machine.start(&start, now);
-        let (durable, answer) = oneshot::channel();
-        let new = New {
+        let new = Born {
             machine,
             events,
             key: start.key.clone(),
             at: now,
+        };
+        match self.bear(new, ticket, ended).await {
+            Err(error) if error.kind() == ErrorKind::DuplicateStart => {
+                self.repeated(error, &start).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Makes a new saga durable and drives it.
+    async fn bear(
+        self: &Arc<Self>,
+        born: Born,
+        ticket: Ticket,
+        ended: Option<oneshot::Sender<SagaView>>,
+    ) -> Result<SagaId> {
+        let saga = born.machine.saga();
+        let (durable, answer) = oneshot::channel();
+        let new = New {
+            machine: born.machine,
+            events: born.events,
+            key: born.key,
+            at: born.at,
             durable,
             ended,
         };
         self.spawn(saga, ticket, First::Start(Box::new(new)));
         match answer.await {
             Ok(Ok(())) => Ok(saga),
-            Ok(Err(error)) if error.kind() == ErrorKind::DuplicateStart => {
-                self.repeated(error, &start).await
-            }
             Ok(Err(error)) => Err(error),
             Err(_dropped) => Err(self.stopping().of(saga)),
         }
+    }
+
+    /// A saga that repeats a completed one from a step on.
+    pub(super) async fn fork(
+        self: &Arc<Self>,
+        of: SagaId,
+        from: &StepName,
+        by: Operator,
+    ) -> Result<SagaId> {
+        self.check_accepting()?;
+        let source = recovery::load(&*self.store, of, &self.definitions).await?;
+        let ticket = Ticket::Held(self.admission.enter(0).await?);
+        let now = self.now();
+        let saga = SagaId::from_parts(now, self.draw_wide());
+        let mut machine = Machine::new(Arc::clone(source.definition()), saga);
+        let events = machine.fork(&source, from, by, now)?;
+        let born = Born {
+            machine,
+            events,
+            key: None,
+            at: now,
+        };
+        self.bear(born, ticket, None).await
     }
 
     /// The saga that has the key, if it was started by the same request.

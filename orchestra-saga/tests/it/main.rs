@@ -31,5 +31,6 @@ mod partitions;
 mod requesting;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod viewing;
 mod waiting;
 mod waking;
