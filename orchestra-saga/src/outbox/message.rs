@@ -158,8 +158,11 @@ impl Message {
             return Err(invalid(format!("more than {MAX_HEADERS} headers")));
         }
         // Brokers keep the order of the values of one name, not that of the names.
-        let place = self.headers.partition_point(|(known, _)| known.as_str() <= name);
-        self.headers.insert(place, (name.to_owned(), value.to_owned()));
+        let place = self
+            .headers
+            .partition_point(|(known, _)| known.as_str() <= name);
+        self.headers
+            .insert(place, (name.to_owned(), value.to_owned()));
         Ok(self)
     }
 

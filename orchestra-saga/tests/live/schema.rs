@@ -19,7 +19,7 @@ impl Schema {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("saga_{}_{number}", std::process::id());
-        let mut config: Config = variable("ORCH_TEST_POSTGRES").parse().unwrap();
+        let mut config: Config = variable("ORCH_TEST_PG").parse().unwrap();
         let mut schema = Self {
             config: config.clone(),
             connections: JoinSet::new(),
