@@ -29,6 +29,8 @@ struct Lines(PathBuf);
 #[async_trait]
 impl Publisher for Lines {
     async fn publish(&self, message: &Message) -> Result<()> {
+        // So that a kill finds it at work.
+        tokio::time::sleep(Duration::from_millis(1)).await;
         let line = format!("{} {}\n", message.key(), message.id());
         let written = std::fs::OpenOptions::new()
             .create(true)
@@ -201,6 +203,8 @@ async fn freeze(relay: &Process, directory: &Path) {
     probe.busy_timeout(Duration::from_millis(20)).expect("set");
     loop {
         relay.pause().expect("paused");
+        // The signal takes a moment to reach every thread.
+        tokio::time::sleep(Duration::from_millis(2)).await;
         if probe.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() {
             return;
         }
