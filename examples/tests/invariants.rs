@@ -143,7 +143,15 @@ const DECISIONS: &[(&str, &[&str])] = &[
     ),
     (
         "saga",
-        &["definition", "event", "machine", "retry", "status"],
+        &[
+            "definition",
+            "event",
+            "machine",
+            "retry",
+            "status",
+            "barrier/verdict",
+            "outbox/judge",
+        ],
     ),
     (
         "mesh",

@@ -4,6 +4,8 @@
 //! repetition, a compensation, the action that comes too late, a refusal, a stale coordinator, and a
 //! request that is no call at all.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

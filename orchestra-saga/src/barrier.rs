@@ -39,7 +39,7 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub mod sqlite;
-#[cfg(any(feature = "postgres", feature = "sqlite", test))]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod verdict;
 
 use http::{HeaderMap, StatusCode};

@@ -149,15 +149,12 @@ fn decode(text: &str) -> String {
         let byte = after
             .get(..2)
             .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match (byte, after.get(2..)) {
-            (Some(byte), Some(tail)) => {
-                bytes.push(byte);
-                rest = tail;
-            }
-            _ => {
-                bytes.push(b'%');
-                rest = after;
-            }
+        if let (Some(byte), Some(tail)) = (byte, after.get(2..)) {
+            bytes.push(byte);
+            rest = tail;
+        } else {
+            bytes.push(b'%');
+            rest = after;
         }
     }
     bytes.extend(rest.as_bytes());

@@ -234,7 +234,9 @@ impl<B: Backlog> Backlog for BadBacklog<B> {
             _ => {}
         }
         let mut lanes = self.backlog.claim(&batch).await?;
-        lanes.iter_mut().for_each(|lane| self.spoil(lane));
+        for lane in &mut lanes {
+            self.spoil(lane);
+        }
         self.lent.lock().extend(lanes.iter().cloned());
         Ok(lanes)
     }

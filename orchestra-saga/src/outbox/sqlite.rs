@@ -2,7 +2,8 @@
 //!
 //! Several relays and writers may share the file, also in several processes of one machine. Terms and
 //! delays go by the wall clock of the machine: when it is set back, keys wait that much longer; when it
-//! is set forward, a term may be over early, and some messages are sent again.
+//! is set forward, a term may be over early, and some messages are sent again. A process that is frozen
+//! inside a transaction keeps the file to itself until it wakes or dies, as it is with SQLite.
 
 mod inbox;
 mod rows;

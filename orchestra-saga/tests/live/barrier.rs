@@ -11,9 +11,10 @@ use proptest::test_runner::TestRunner;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
-use crate::postgres::Schema;
+use crate::schema::Schema;
 
 #[path = "../it/barrier/model.rs"]
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
 mod model;
 
 use model::{Arrival, Model, Work, arrival, call};

@@ -5,12 +5,12 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "this is how a test fails"
+    reason = "a test fails by panicking"
 )]
 
 mod barrier;
 mod outbox;
-mod postgres;
+mod schema;
 mod store;
 
 /// What the variable says.

@@ -36,7 +36,7 @@ impl Life {
                 Some(left.saturating_sub(1))
             });
         if left.is_ok_and(|left| left <= 1) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

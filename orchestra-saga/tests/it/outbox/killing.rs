@@ -3,7 +3,7 @@
 //! The child is this test binary, run for `the_relay_that_is_killed` alone. It sends from an SQLite file
 //! to a file of lines. The parent writes messages in the meantime and kills it at random moments.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use orchestra_saga::outbox::sqlite::{Inbox, Outbox};
 use orchestra_saga::outbox::{Backlog, Batch, Message, MessageId, Publisher, Relay};
 use orchestra_saga::{Error, ErrorKind, Result};
+use orchestra_testkit::Process;
 use rusqlite::Connection;
 
 const DIRECTORY: &str = "ORCHESTRA_OUTBOX_KILL_DIRECTORY";
@@ -28,6 +29,8 @@ struct Lines(PathBuf);
 #[async_trait]
 impl Publisher for Lines {
     async fn publish(&self, message: &Message) -> Result<()> {
+        // So that a kill finds it at work.
+        tokio::time::sleep(Duration::from_millis(1)).await;
         let line = format!("{} {}\n", message.key(), message.id());
         let written = std::fs::OpenOptions::new()
             .create(true)
@@ -62,10 +65,10 @@ async fn relay(directory: &Path) -> (Relay, Outbox) {
 async fn the_relay_that_is_killed() {
     let directory = PathBuf::from(std::env::var(DIRECTORY).expect("a directory"));
     let (_relay, _outbox) = relay(&directory).await;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
-fn child(directory: &Path) -> Child {
+fn command(directory: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command
         .args([
@@ -77,7 +80,35 @@ fn child(directory: &Path) -> Child {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    command.spawn().expect("a child")
+    command
+}
+
+fn child(directory: &Path) -> Child {
+    command(directory).spawn().expect("a child")
+}
+
+/// The service's own connection.
+fn service(directory: &Path) -> Connection {
+    let db = Connection::open(directory.join("service.db")).expect("opened");
+    db.busy_timeout(Duration::from_secs(10)).expect("set");
+    db.pragma_update(None, "journal_mode", "WAL").expect("set");
+    db.pragma_update(None, "synchronous", "OFF").expect("set");
+    Outbox::install(&db).expect("installed");
+    db
+}
+
+/// Waits until nothing is left to send.
+async fn drained(db: &Connection) {
+    let empty = || -> bool {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM orchestra_outbox_message)";
+        db.query_row(sql, [], |row| row.get(0)).expect("asked")
+    };
+    let drained = tokio::time::timeout(Duration::from_secs(30), async {
+        while !empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    drained.await.expect("all is sent");
 }
 
 fn write(db: &mut Connection, round: u32) {
@@ -110,11 +141,7 @@ fn lines(directory: &Path) -> Vec<(String, String)> {
 async fn kill_9_of_a_relay_loses_and_reorders_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
-    let mut db = Connection::open(path.join("service.db")).expect("opened");
-    db.busy_timeout(Duration::from_secs(10)).expect("set");
-    db.pragma_update(None, "journal_mode", "WAL").expect("set");
-    db.pragma_update(None, "synchronous", "OFF").expect("set");
-    Outbox::install(&db).expect("installed");
+    let mut db = service(path);
     let mut rng = fastrand::Rng::with_seed(7);
     let mut cut = 0;
     for round in 0..ROUNDS {
@@ -143,23 +170,14 @@ async fn kill_9_of_a_relay_loses_and_reorders_nothing() {
     }
     assert!(cut >= ROUNDS / 2, "only {cut} kills hit a relay at work");
     let (relay, outbox) = relay(path).await;
-    let empty = || -> bool {
-        let sql = "SELECT NOT EXISTS (SELECT 1 FROM orchestra_outbox_message)";
-        db.query_row(sql, [], |row| row.get(0)).expect("asked")
-    };
-    let drained = tokio::time::timeout(Duration::from_secs(30), async {
-        while !empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    drained.await.expect("all is sent");
+    drained(&db).await;
     relay.shutdown().await;
     assert_eq!(outbox.parked(10).await.expect("listed"), []);
-    check(path);
+    check(path, ROUNDS * EACH);
 }
 
 /// Every message came, those of a key in their order; whoever drops repetitions has each once.
-fn check(path: &Path) {
+fn check(path: &Path, each: u32) {
     let lines = lines(path);
     let mut consumer = Connection::open_in_memory().expect("opened");
     Inbox::install(&consumer).expect("installed");
@@ -172,15 +190,54 @@ fn check(path: &Path) {
         tx.commit().expect("committed");
     }
     for key in 0..KEYS {
-        let wanted: Vec<_> = (0..ROUNDS * EACH)
+        let wanted: Vec<_> = (0..each)
             .map(|number| format!("k{key}-{number:04}"))
             .collect();
         assert_eq!(first[&format!("k{key}")], wanted);
     }
-    let once: HashSet<_> = lines.iter().collect();
-    println!(
-        "{} lines, {} of them repeated",
-        lines.len(),
-        lines.len() - once.len()
-    );
+}
+
+/// Freezes it, but not inside a transaction: nobody could write to the file until it is woken.
+async fn freeze(relay: &Process, directory: &Path) {
+    let probe = Connection::open(directory.join("service.db")).expect("opened");
+    probe.busy_timeout(Duration::from_millis(20)).expect("set");
+    loop {
+        relay.pause().expect("paused");
+        // The signal takes a moment to reach every thread.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        if probe.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() {
+            return;
+        }
+        relay.resume().expect("resumed");
+        tokio::time::sleep(Duration::from_micros(300)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_was_frozen_beyond_its_term_reorders_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let mut db = service(path);
+    let frozen = Process::spawn(command(path)).expect("a child");
+    for round in 0..ROUNDS {
+        let before = lines(path).len();
+        write(&mut db, round);
+        let begun = tokio::time::timeout(Duration::from_secs(20), async {
+            while lines(path).len() == before {
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+        });
+        assert!(
+            begun.await.is_ok(),
+            "the relay sends nothing in round {round}"
+        );
+        freeze(&frozen, path).await;
+        // Another takes over when the term is over, and then the first wakes up.
+        let (other, _outbox) = relay(path).await;
+        drained(&db).await;
+        other.shutdown().await;
+        frozen.resume().expect("resumed");
+    }
+    frozen.kill().expect("killed");
+    check(path, ROUNDS * EACH);
 }

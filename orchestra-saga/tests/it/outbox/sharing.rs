@@ -14,7 +14,6 @@ fn batch(name: &str) -> Batch {
     batch
 }
 
-/// The broker fails the test when two messages of a key are on the way at once.
 #[tokio::test(start_paused = true)]
 async fn relays_share_the_work_and_send_nothing_twice() {
     let outbox = filled(12, 10);
@@ -28,6 +27,25 @@ async fn relays_share_the_work_and_send_nothing_twice() {
     assert_eq!(broker.taken().len(), 120);
     assert_eq!(broker.first(), whole(12, 10));
     assert_eq!(broker.most_flying(), 9, "all three took part");
+    for relay in relays {
+        relay.shutdown().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_relay_stops_before_another_can_have_its_key() {
+    let outbox = filled(3, 12);
+    // The three messages of a loan take longer than its term.
+    let broker = Broker::new(|_, _| Mood::Slow(Duration::from_millis(1_100)));
+    let relays: Vec<_> = ["one", "two"]
+        .map(|name| {
+            Relay::builder(outbox.clone(), broker.clone())
+                .batch(batch(name))
+                .start()
+        })
+        .into();
+    until("all", || outbox.is_empty()).await;
+    assert_eq!(broker.first(), whole(3, 12));
     for relay in relays {
         relay.shutdown().await;
     }
