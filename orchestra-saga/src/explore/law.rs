@@ -108,6 +108,10 @@ impl Law {
         holds: bool,
         seen: impl FnOnce() -> String,
     ) -> Result<(), Violation> {
-        if holds { Ok(()) } else { Err(self.broken(seen())) }
+        if holds {
+            Ok(())
+        } else {
+            Err(self.broken(seen()))
+        }
     }
 }

@@ -41,10 +41,13 @@ impl Row {
     }
 
     fn keep(&mut self, call: &Call, answer: Option<Payload>) {
-        let (key, op) = (call.key.clone(), match call.op {
-            Operation::Probe => Operation::Action,
-            op => op,
-        });
+        let (key, op) = (
+            call.key.clone(),
+            match call.op {
+                Operation::Probe => Operation::Action,
+                op => op,
+            },
+        );
         self.records.push(Record { key, op, answer });
     }
 
@@ -111,7 +114,7 @@ impl Participants {
         let keeps = setup.is_guarded
             && call.op == Operation::Action
             && setup.has_ledger(step)
-            && setup.spec(step).kind != Kind::Retriable;
+            && setup.keeps_refusals(step);
         if keeps
             && let Some(row) = self.row(step, call.iteration)
             && !row.is_tombed
@@ -161,7 +164,7 @@ impl Participants {
         step: u32,
         call: &Call,
     ) -> Result<StepOutcome, Violation> {
-        let kind = setup.spec(step).kind;
+        let keeps = setup.keeps_refusals(step);
         let Some(row) = self.row(step, call.iteration) else {
             return Ok(refused("no such step"));
         };
@@ -171,7 +174,7 @@ impl Participants {
         let outcome = service.work(setup, step, call)?;
         match &outcome {
             StepOutcome::Done(output) => row.keep(call, Some(output.clone())),
-            StepOutcome::Rejected(_) if kind != Kind::Retriable => row.keep(call, None),
+            StepOutcome::Rejected(_) if keeps => row.keep(call, None),
             _ => {}
         }
         if let StepOutcome::Done(_) = outcome {
@@ -224,14 +227,17 @@ impl Participants {
         if unwind == Unwind::Unordered {
             return Ok(());
         }
-        let last = setup.definition.steps.len() as u32;
-        let sequential = (unwind == Unwind::Sequential).then_some(step + 1..last);
-        let later = setup.descendants(step).iter().copied();
-        for other in later.chain(sequential.into_iter().flatten()) {
+        let is_later = |other: &u32| match unwind {
+            Unwind::Sequential => *other > step,
+            _ => setup.descendants(step).binary_search(other).is_ok(),
+        };
+        for other in setup.numbers().filter(is_later) {
             let undoable = setup.spec(other).kind == Kind::Compensatable;
             Law::ReverseOrder.unless(!(undoable && self.has_effect(other)), || {
                 let (name, other) = (&setup.spec(step).name, &setup.spec(other).name);
-                format!("{name} is undone while {other}, which comes after it, still has its effect")
+                format!(
+                    "{name} is undone while {other}, which comes after it, still has its effect"
+                )
             })?;
         }
         Ok(())
@@ -267,7 +273,7 @@ impl Participants {
         if !setup.is_guarded {
             return Ok(());
         }
-        for step in 0..self.0.len() as u32 {
+        for step in setup.numbers() {
             if !setup.has_ledger(step) || is_excepted(step) {
                 continue;
             }
@@ -277,10 +283,15 @@ impl Participants {
             let name = &setup.spec(step).name;
             let now = counts().next_back().unwrap_or_default();
             Law::AllOrNothing.unless(now == wanted && counts().sum::<u32>() == wanted, || {
-                let end = if completed { "completed" } else { "compensated" };
-                match completed && now == 0 {
-                    true => format!("the saga is {end}, and {name} has no effect"),
-                    false => format!("the saga is {end}, and an effect of {name} is left behind"),
+                let end = if completed {
+                    "completed"
+                } else {
+                    "compensated"
+                };
+                if completed && now == 0 {
+                    format!("the saga is {end}, and {name} has no effect")
+                } else {
+                    format!("the saga is {end}, and an effect of {name} is left behind")
                 }
             })?;
         }

@@ -102,7 +102,9 @@ impl<'s, 'u> Search<'s, 'u> {
             frame.next += 1;
             let mut world = frame.world.clone();
             let path = |stack: &[Frame]| -> Vec<Choice> {
-                let made = stack.iter().filter_map(|frame| frame.choices.get(frame.next - 1));
+                let made = stack
+                    .iter()
+                    .filter_map(|frame| frame.choices.get(frame.next - 1));
                 made.copied().collect()
             };
             if self.service.is_real() && !self.is_in_step {
@@ -174,7 +176,10 @@ impl<'s, 'u> Search<'s, 'u> {
         };
         for &choice in made {
             // What went well before goes well again.
-            if world.choose(self.setup, self.service, choice, &mut tale).is_err() {
+            if world
+                .choose(self.setup, self.service, choice, &mut tale)
+                .is_err()
+            {
                 return;
             }
         }

@@ -51,8 +51,9 @@ impl Service<'_> {
     pub(super) fn check(&mut self, status: Status) -> Result<(), Violation> {
         match self {
             Self::Model => Ok(()),
-            Self::Real(real) => (real.check)(status)
-                .map_err(|seen| Law::Consistent.broken(format!("the saga is {status}, and {seen}"))),
+            Self::Real(real) => (real.check)(status).map_err(|seen| {
+                Law::Consistent.broken(format!("the saga is {status}, and {seen}"))
+            }),
         }
     }
 

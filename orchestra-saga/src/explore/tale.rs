@@ -109,8 +109,12 @@ impl fmt::Display for Beat {
                     Reply::Done => write!(f, "the {op} reaches {step}"),
                     Reply::Rejected => write!(f, "{step} refuses the {op}"),
                     Reply::Retryable => write!(f, "{step} is busy, and the {op} has no effect"),
-                    Reply::LostAfter => write!(f, "the {op} reaches {step}, and the answer is lost"),
-                    Reply::LostBefore => write!(f, "the {op} of {step} is lost, or on its way still"),
+                    Reply::LostAfter => {
+                        write!(f, "the {op} reaches {step}, and the answer is lost")
+                    }
+                    Reply::LostBefore => {
+                        write!(f, "the {op} of {step} is lost, or on its way still")
+                    }
                     Reply::Silence => write!(
                         f,
                         "the time of the {op} of {step} is over; it is lost, or on its way still"
@@ -122,7 +126,11 @@ impl fmt::Display for Beat {
             }
             Self::Arrived(call) => {
                 let epoch = call.epoch;
-                write!(f, "late and unheard, the {} of owner {epoch} arrives", what(call))
+                write!(
+                    f,
+                    "late and unheard, the {} of owner {epoch} arrives",
+                    what(call)
+                )
             }
             Self::Unheard(call, said) => {
                 write!(f, "{} answers nobody: {}", call.step, outcome(said))
@@ -137,7 +145,10 @@ impl fmt::Display for Beat {
                     Landing::Later => "it is on its way still",
                 };
                 let events = events.join(", ");
-                write!(f, "the append of {events} by owner {owner} fails: {what}; it reads the log")
+                write!(
+                    f,
+                    "the append of {events} by owner {owner} fails: {what}; it reads the log"
+                )
             }
             Self::Landed(events, taken) => {
                 let taken = if *taken { "takes" } else { "refuses" };
@@ -202,8 +213,7 @@ impl Chart {
                 let asked = what(call);
                 let (arrow, back) = match reply {
                     Reply::Done => ("->>", None),
-                    Reply::Rejected => ("->>", Some("-->>")),
-                    Reply::Retryable => ("->>", Some("-->>")),
+                    Reply::Rejected | Reply::Retryable => ("->>", Some("-->>")),
                     Reply::LostAfter => ("->>", Some("--x")),
                     Reply::LostBefore | Reply::Silence => ("-x", None),
                 };
@@ -243,21 +253,17 @@ impl Chart {
         }
     }
 
-    fn finish(self, ending: &str) -> String {
-        let mut text = String::from("sequenceDiagram\n");
-        for owner in &self.owners {
-            text.push_str(&format!("    participant O{owner} as owner {owner}\n"));
-        }
-        text.push_str("    participant L as log\n");
-        for (place, step) in self.steps.iter().enumerate() {
-            text.push_str(&format!("    participant S{place} as {step}\n"));
-        }
-        for line in &self.lines {
-            text.push_str(line);
-            text.push('\n');
-        }
-        let ending = ending.replace([';', '#', '\n'], " ");
-        text.push_str(&format!("    Note over L: {ending}\n"));
-        text
+    fn finish(mut self, ending: &str) -> String {
+        self.line("Note over L", ending);
+        let owners = self.owners.iter();
+        let owners = owners.map(|owner| format!("    participant O{owner} as owner {owner}"));
+        let steps = self.steps.iter().enumerate();
+        let steps = steps.map(|(place, step)| format!("    participant S{place} as {step}"));
+        let mut lines = vec!["sequenceDiagram".to_owned()];
+        lines.extend(owners);
+        lines.push("    participant L as log".to_owned());
+        lines.extend(steps);
+        lines.append(&mut self.lines);
+        lines.join("\n")
     }
 }
