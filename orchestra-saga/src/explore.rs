@@ -413,7 +413,22 @@ fn run(setup: &Setup, service: &mut Service<'_>) -> Report {
     report.states = count.states;
     report.moves = count.moves;
     report.traces = count.traces;
-    report.finding = broken.map(|(found, budget)| shrink::shrink(setup, service, budget, found));
+    report.finding = broken.map(|(found, budget)| {
+        let finding = shrink::shrink(setup, service, budget, found);
+        simpler(setup, service, &finding).unwrap_or(finding)
+    });
     report.exhaustive &= report.finding.is_none();
     report
+}
+
+/// A sequence of fewer faults that breaks a law, if there is one.
+fn simpler(setup: &Setup, service: &mut Service<'_>, finding: &Finding) -> Option<Finding> {
+    let most = u8::try_from(finding.faults()).unwrap_or(u8::MAX);
+    (0..most).find_map(|faults| {
+        let budget = setup.bounds.budget(Some(faults), setup.signals_awaited());
+        match Search::new(setup, service, budget, &mut Count::default()).walk() {
+            Walk::Broken(found) => Some(shrink::shrink(setup, service, budget, found)),
+            Walk::Whole | Walk::Partial => None,
+        }
+    })
 }

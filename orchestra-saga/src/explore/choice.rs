@@ -54,8 +54,6 @@ pub(super) enum Choice {
     Land,
     /// A call arrives that nobody waits for any more.
     Arrive(Letter),
-    /// As before, and the owner that made it hears the answer, although another one has taken over.
-    Haunt(Letter),
     /// A signal is sent, by the number of its name: a new one, or the last one again.
     Signal(u8, bool),
     Heartbeat(u32),

@@ -4,6 +4,8 @@
 //! for each other ([`Setup::symmetries`]) may change places: of all numberings the smallest is written.
 //! Every field of the state is named here, so that a new one is not forgotten.
 
+use std::time::Duration;
+
 use orchestra_core::Timestamp;
 
 use super::participant::Row;
@@ -27,7 +29,7 @@ pub(super) fn print(setup: &Setup, world: &World, history: Option<[u8; 32]>) -> 
     Print::from_le_bytes(first.unwrap_or_default())
 }
 
-fn number(text: &mut Vec<u8>, number: u32) {
+fn number(text: &mut Vec<u8>, number: u64) {
     match u8::try_from(number) {
         Ok(byte) if byte < u8::MAX => text.push(byte),
         _ => {
@@ -37,15 +39,14 @@ fn number(text: &mut Vec<u8>, number: u32) {
     }
 }
 
+fn length(text: &mut Vec<u8>, length: Duration) {
+    text.extend(length.as_nanos().to_le_bytes());
+}
+
 /// The time until then; all that is past is the same.
 fn until(text: &mut Vec<u8>, moment: Timestamp, now: Timestamp) {
-    let left = moment.since(now).as_nanos();
-    if left == 0 {
-        text.push(0);
-    } else {
-        text.push(1);
-        text.extend((left as u64).to_le_bytes());
-    }
+    let left = Some(moment.since(now)).filter(|left| !left.is_zero());
+    perhaps(text, left, length);
 }
 
 fn perhaps<T>(text: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
@@ -56,7 +57,7 @@ fn perhaps<T>(text: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<
 }
 
 fn bytes(text: &mut Vec<u8>, bytes: &[u8]) {
-    number(text, bytes.len() as u32);
+    number(text, bytes.len() as u64);
     text.extend(bytes);
 }
 
@@ -93,12 +94,12 @@ fn saga(text: &mut Vec<u8>, state: &State, now: Timestamp) {
     // Nobody looks at it on the way to the start.
     let deadline = deadline.filter(|_| is_forward(state));
     perhaps(text, deadline, |text, deadline| until(text, deadline, now));
-    perhaps(text, *back_to, number);
-    number(text, signals.len() as u32);
+    perhaps(text, back_to.map(u64::from), number);
+    number(text, signals.len() as u64);
     for signal in signals {
         bytes(text, signal.name.as_bytes());
         perhaps(text, signal.id.as_ref(), |text, id| {
-            bytes(text, id.as_str().as_bytes())
+            bytes(text, id.as_str().as_bytes());
         });
         perhaps(text, signal.payload.as_ref(), payload);
     }
@@ -127,7 +128,9 @@ fn step(text: &mut Vec<u8>, step: &StepState, (forward, now): (bool, Timestamp))
     text.push(u8::from(*tainted) | u8::from(*is_copied) << 1);
     if forward || action.stage == Stage::Running {
         progress(text, action, now);
-        perhaps(text, *deadline, |text, deadline| until(text, deadline, now));
+        let settled = matches!(action.stage, Stage::Done | Stage::Rejected | Stage::Unknown);
+        let deadline = deadline.filter(|_| !settled);
+        perhaps(text, deadline, |text, deadline| until(text, deadline, now));
     } else {
         // Going back, it matters whether it took effect, and whether that is known.
         text.push(match action.stage {
@@ -138,13 +141,13 @@ fn step(text: &mut Vec<u8>, step: &StepState, (forward, now): (bool, Timestamp))
     }
     progress(text, undo, now);
     perhaps(text, probe.as_deref(), |text, probe| {
-        progress(text, probe, now)
+        progress(text, probe, now);
     });
     for part in [input, output, details] {
         perhaps(text, part.as_ref(), payload);
     }
-    number(text, *iteration);
-    number(text, *restarts);
+    number(text, u64::from(*iteration));
+    number(text, u64::from(*restarts));
 }
 
 fn progress(text: &mut Vec<u8>, progress: &Progress, now: Timestamp) {
@@ -174,15 +177,10 @@ fn progress(text: &mut Vec<u8>, progress: &Progress, now: Timestamp) {
         Stage::Unknown => return text.push(8),
     }
     for part in [attempt, tries, parked] {
-        number(text, *part);
+        number(text, u64::from(*part));
     }
-    perhaps(
-        text,
-        Some(delay.as_nanos() as u64).filter(|delay| *delay > 0),
-        |text, delay| {
-            text.extend(delay.to_le_bytes());
-        },
-    );
+    let delay = Some(*delay).filter(|delay| !delay.is_zero());
+    perhaps(text, delay, length);
 }
 
 /// The steps in their smallest numbering.
@@ -255,10 +253,10 @@ fn op(op: Operation) -> u8 {
 fn call(text: &mut Vec<u8>, setup: &Setup, world: &World, flight: &Flight, is_late: bool) {
     let call = &flight.call;
     text.push(op(call.op));
-    number(text, call.attempt);
-    number(text, call.iteration);
+    number(text, u64::from(call.attempt));
+    number(text, u64::from(call.iteration));
     if is_late {
-        number(text, (world.epoch.0 - call.epoch.0) as u32);
+        number(text, world.epoch.0 - call.epoch.0);
     } else if setup.bounds.timeouts {
         until(text, call.deadline, world.now);
     }
@@ -277,13 +275,13 @@ fn participant(text: &mut Vec<u8>, setup: &Setup, world: &World, row: &Row, is_l
         undone,
     } = row;
     text.push(u8::from(*is_tombed));
-    number(text, *applied);
-    number(text, *undone);
+    number(text, u64::from(*applied));
+    number(text, u64::from(*undone));
     // Only a late call can be of an older epoch.
     if is_late {
-        number(text, (world.epoch.0 - seen.0) as u32);
+        number(text, world.epoch.0 - seen.0);
     }
-    number(text, records.len() as u32);
+    number(text, records.len() as u64);
     for record in records {
         text.push(op(record.op));
         perhaps(text, record.answer.as_ref(), payload);
@@ -297,7 +295,7 @@ fn participant(text: &mut Vec<u8>, setup: &Setup, world: &World, row: &Row, is_l
 fn rare(text: &mut Vec<u8>, world: &World) {
     let machine = |text: &mut Vec<u8>, machine: &Machine| {
         let state = machine.state();
-        number(text, (machine.version().0) as u32);
+        number(text, machine.version().0);
         saga(text, state, world.now);
         for state in &state.steps {
             step(text, state, (true, world.now));
@@ -307,14 +305,11 @@ fn rare(text: &mut Vec<u8>, world: &World) {
     perhaps(text, world.limbo.as_ref(), |text, limbo| {
         text.extend(limbo.expected.0.to_le_bytes());
         text.extend(world.machine.version().0.to_le_bytes());
-        number(text, (world.epoch.0 - limbo.epoch.0) as u32);
+        number(text, world.epoch.0 - limbo.epoch.0);
         bytes(
             text,
             format!("{:?} {:?}", limbo.events, world.now).as_bytes(),
         );
-    });
-    perhaps(text, world.ghost.as_deref(), |text, ghost| {
-        machine(text, &ghost.machine)
     });
     perhaps(text, world.before.as_deref(), machine);
 }

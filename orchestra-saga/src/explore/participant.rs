@@ -114,7 +114,7 @@ impl Participants {
         let keeps = setup.is_guarded
             && call.op == Operation::Action
             && setup.has_ledger(step)
-            && setup.spec(step).kind != Kind::Retriable;
+            && setup.keeps_refusals(step);
         if keeps
             && let Some(row) = self.row(step, call.iteration)
             && !row.is_tombed
@@ -164,7 +164,7 @@ impl Participants {
         step: u32,
         call: &Call,
     ) -> Result<StepOutcome, Violation> {
-        let kind = setup.spec(step).kind;
+        let keeps = setup.keeps_refusals(step);
         let Some(row) = self.row(step, call.iteration) else {
             return Ok(refused("no such step"));
         };
@@ -174,7 +174,7 @@ impl Participants {
         let outcome = service.work(setup, step, call)?;
         match &outcome {
             StepOutcome::Done(output) => row.keep(call, Some(output.clone())),
-            StepOutcome::Rejected(_) if kind != Kind::Retriable => row.keep(call, None),
+            StepOutcome::Rejected(_) if keeps => row.keep(call, None),
             _ => {}
         }
         if let StepOutcome::Done(_) = outcome {
@@ -227,10 +227,11 @@ impl Participants {
         if unwind == Unwind::Unordered {
             return Ok(());
         }
-        let last = setup.definition.steps.len() as u32;
-        let sequential = (unwind == Unwind::Sequential).then_some(step + 1..last);
-        let later = setup.descendants(step).iter().copied();
-        for other in later.chain(sequential.into_iter().flatten()) {
+        let is_later = |other: &u32| match unwind {
+            Unwind::Sequential => *other > step,
+            _ => setup.descendants(step).binary_search(other).is_ok(),
+        };
+        for other in setup.numbers().filter(is_later) {
             let undoable = setup.spec(other).kind == Kind::Compensatable;
             Law::ReverseOrder.unless(!(undoable && self.has_effect(other)), || {
                 let (name, other) = (&setup.spec(step).name, &setup.spec(other).name);
@@ -272,7 +273,7 @@ impl Participants {
         if !setup.is_guarded {
             return Ok(());
         }
-        for step in 0..self.0.len() as u32 {
+        for step in setup.numbers() {
             if !setup.has_ledger(step) || is_excepted(step) {
                 continue;
             }
@@ -287,9 +288,10 @@ impl Participants {
                 } else {
                     "compensated"
                 };
-                match completed && now == 0 {
-                    true => format!("the saga is {end}, and {name} has no effect"),
-                    false => format!("the saga is {end}, and an effect of {name} is left behind"),
+                if completed && now == 0 {
+                    format!("the saga is {end}, and {name} has no effect")
+                } else {
+                    format!("the saga is {end}, and an effect of {name} is left behind")
                 }
             })?;
         }

@@ -45,12 +45,9 @@ impl Report {
     /// # Panics
     ///
     /// Then.
-    #[expect(clippy::panic, reason = "this is how a test fails")]
     #[track_caller]
     pub fn assert_exhaustive(&self) -> &Self {
-        if !self.exhaustive {
-            panic!("not everything was explored: {self}");
-        }
+        assert!(self.exhaustive, "not everything was explored: {self}");
         self
     }
 }

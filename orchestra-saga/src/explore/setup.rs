@@ -32,6 +32,12 @@ pub(super) struct Setup {
 const MAX_SYMMETRIC: usize = 6;
 
 impl Setup {
+    /// The numbers of the steps.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
+        let numbered = (0..).zip(&self.definition.steps);
+        numbered.map(|(number, _)| number)
+    }
+
     pub(super) fn spec(&self, step: u32) -> &Spec {
         self.definition.spec(step)
     }
@@ -48,6 +54,13 @@ impl Setup {
     pub(super) fn has_ledger(&self, step: u32) -> bool {
         let spec = self.spec(step);
         spec.kind != Kind::ReadOnly && is_call(&spec.action)
+    }
+
+    /// Whether its participant answers what it refused once with the same refusal. That of a step that may not be
+    /// given up must not.
+    pub(super) fn keeps_refusals(&self, step: u32) -> bool {
+        let must = self.spec(step).kind == Kind::Retriable;
+        !must && self.definition.unwind != Unwind::Never
     }
 
     pub(super) fn descendants(&self, step: u32) -> &[u32] {
@@ -86,8 +99,9 @@ pub(super) fn signals(definition: &Definition) -> Vec<Arc<str>> {
 }
 
 pub(super) fn descendants(definition: &Definition) -> Vec<Vec<u32>> {
-    let numbers = 0..definition.steps.len() as u32;
+    let numbers = (0..).zip(&definition.steps);
     numbers
+        .map(|(number, _)| number)
         .map(|step| {
             let mut found: Vec<_> = definition.descendants(step).into_iter().collect();
             found.sort_unstable();
@@ -139,14 +153,13 @@ fn preserves(steps: &[Spec], order: &[usize]) -> bool {
         let Some(other) = steps.get(to) else {
             return false;
         };
-        let mut parents: Vec<_> = spec
-            .parents
-            .iter()
+        let parents = spec.parents.iter();
+        let mut parents: Vec<_> = parents
             .filter_map(|&parent| order.get(parent as usize))
-            .map(|&parent| parent as u32)
             .collect();
         parents.sort_unstable();
-        parents == other.parents
+        let others = other.parents.iter().map(|&parent| parent as usize);
+        parents.into_iter().copied().eq(others)
             && spec.kind == other.kind
             && spec.shape == other.shape
             && spec.effort == other.effort

@@ -1,7 +1,7 @@
 //! The shortest sequence that breaks the same law.
 
 use super::bounds::Budget;
-use super::choice::Choice;
+use super::choice::{Choice, Reply};
 use super::law::Law;
 use super::report::Finding;
 use super::search::{Broken, play};
@@ -43,6 +43,7 @@ pub(super) fn shrink(
             size /= 2;
         }
     }
+    heard_of(setup, service, (budget, law), &mut shortest);
     let mut tale = Tale::told();
     let played = play(setup, service, budget, &shortest, &mut tale);
     let violation = played.broken.unwrap_or(broken.violation);
@@ -51,6 +52,29 @@ pub(super) fn shrink(
         seen: violation.seen,
         beats: tale.into_beats(),
         faults: faults(&played.path),
+    }
+}
+
+/// A lost answer is easier to follow than a call that comes late.
+fn heard_of(
+    setup: &Setup,
+    service: &mut Service<'_>,
+    (budget, law): (Budget, Law),
+    shortest: &mut Vec<Choice>,
+) {
+    for place in 0..shortest.len() {
+        let mut other = shortest.clone();
+        match other.get_mut(place) {
+            Some(Choice::Answer(_, reply @ (Reply::LostBefore | Reply::Silence))) => {
+                *reply = Reply::LostAfter;
+            }
+            _ => continue,
+        }
+        if let Some(path) = breaks(setup, service, budget, &other, law)
+            && weight(&path) < weight(shortest)
+        {
+            *shortest = path;
+        }
     }
 }
 

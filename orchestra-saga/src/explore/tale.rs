@@ -213,8 +213,7 @@ impl Chart {
                 let asked = what(call);
                 let (arrow, back) = match reply {
                     Reply::Done => ("->>", None),
-                    Reply::Rejected => ("->>", Some("-->>")),
-                    Reply::Retryable => ("->>", Some("-->>")),
+                    Reply::Rejected | Reply::Retryable => ("->>", Some("-->>")),
                     Reply::LostAfter => ("->>", Some("--x")),
                     Reply::LostBefore | Reply::Silence => ("-x", None),
                 };
@@ -254,21 +253,17 @@ impl Chart {
         }
     }
 
-    fn finish(self, ending: &str) -> String {
-        let mut text = String::from("sequenceDiagram\n");
-        for owner in &self.owners {
-            text.push_str(&format!("    participant O{owner} as owner {owner}\n"));
-        }
-        text.push_str("    participant L as log\n");
-        for (place, step) in self.steps.iter().enumerate() {
-            text.push_str(&format!("    participant S{place} as {step}\n"));
-        }
-        for line in &self.lines {
-            text.push_str(line);
-            text.push('\n');
-        }
-        let ending = ending.replace([';', '#', '\n'], " ");
-        text.push_str(&format!("    Note over L: {ending}\n"));
-        text
+    fn finish(mut self, ending: &str) -> String {
+        self.line("Note over L", ending);
+        let owners = self.owners.iter();
+        let owners = owners.map(|owner| format!("    participant O{owner} as owner {owner}"));
+        let steps = self.steps.iter().enumerate();
+        let steps = steps.map(|(place, step)| format!("    participant S{place} as {step}"));
+        let mut lines = vec!["sequenceDiagram".to_owned()];
+        lines.extend(owners);
+        lines.push("    participant L as log".to_owned());
+        lines.extend(steps);
+        lines.append(&mut self.lines);
+        lines.join("\n")
     }
 }

@@ -57,13 +57,6 @@ pub(super) struct Limbo {
     pub(super) events: Arc<[Event]>,
 }
 
-/// An owner that was taken over and does not know.
-#[derive(Debug, Clone)]
-pub(super) struct Ghost {
-    pub(super) machine: Machine,
-    pub(super) epoch: Epoch,
-}
-
 #[derive(Debug, Clone)]
 pub(super) struct World {
     /// The owner's.
@@ -77,8 +70,6 @@ pub(super) struct World {
     /// What the store has, if that is more than the owner knows.
     pub(super) ahead: Option<Arc<Machine>>,
     pub(super) limbo: Option<Limbo>,
-    /// Only where the store does not keep it out.
-    pub(super) ghost: Option<Box<Ghost>>,
     /// The log before its last batch, where the store may lose that.
     pub(super) before: Option<Arc<Machine>>,
     pub(super) participants: Participants,
@@ -99,12 +90,11 @@ impl World {
             late: Vec::new(),
             ahead: None,
             limbo: None,
-            ghost: None,
             before: None,
             participants: Participants::new(setup.definition.steps.len()),
             left,
         };
-        world.append(setup, unborn, &events, tale)?;
+        world.append(setup, &unborn, &events, tale)?;
         world.rest()?;
         Ok(world)
     }
@@ -122,14 +112,14 @@ impl World {
         let mut machine = Machine::clone(&self.machine);
         let events = machine.advance(input, self.now, DRAW);
         let before = std::mem::replace(&mut self.machine, Arc::new(machine));
-        self.append(setup, before, &events, tale)
+        self.append(setup, &before, &events, tale)
     }
 
     /// Decided events reach the log, and calls follow.
     fn append(
         &mut self,
         setup: &Setup,
-        before: Arc<Machine>,
+        before: &Arc<Machine>,
         events: &[Event],
         tale: &mut Tale,
     ) -> Result<(), Violation> {
@@ -147,10 +137,10 @@ impl World {
             return self.issue(setup, events, tale);
         }
         if setup.has(Mutant::LosesTheLastBatch) {
-            self.before = Some(Arc::clone(&before));
+            self.before = Some(Arc::clone(before));
         }
         tale.tell(|| Beat::Appended(self.epoch, names(events)));
-        let log = fold(&before, events, (self.epoch, self.now))?;
+        let log = fold(before, events, (self.epoch, self.now))?;
         self.check_fold(&log)?;
         self.issue(setup, events, tale)
     }
@@ -208,8 +198,7 @@ impl World {
                 call.key = Call::key_of(call.saga, &call.step, fresh, call.op);
             }
             Some(Mutant::ForgetsTheIteration) => {
-                call.iteration = 0;
-                call.key = key(call, call.op);
+                call.key = Call::key_of(call.saga, &call.step, 0, call.op);
             }
             Some(Mutant::UndoesForward) if call.op == Operation::Compensation => {
                 let others = 0..step;

@@ -68,11 +68,6 @@ impl World {
             let bad = replies.iter().filter(|reply| **reply != Reply::Done);
             choices.extend(bad.map(|&reply| Choice::Answer(flight.step, reply)));
         }
-        if let Some(ghost) = &self.ghost {
-            let letters = self.late.iter().map(Flight::letter);
-            let heard = letters.filter(|letter| letter.epoch == ghost.epoch);
-            choices.extend(heard.map(Choice::Haunt));
-        }
         if self.is_ended() {
             let revocable = self.phase() == Phase::Completed && setup.definition.is_reversible();
             if revocable && self.left.interventions > 0 {

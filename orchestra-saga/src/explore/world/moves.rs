@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use orchestra_core::IdempotencyKey;
 
-use super::{DRAW, Flight, Ghost, Limbo, World, fold, names};
+use super::{DRAW, Flight, Limbo, World, fold, names};
 use crate::event::Operator;
 use crate::explore::choice::{Choice, Landing, Letter, Reply};
 use crate::explore::law::{Law, Violation};
@@ -38,10 +38,7 @@ impl World {
                 self.stumble(setup, service, (served, landing), tale)?;
             }
             Choice::Land => self.land(setup, tale)?,
-            Choice::Arrive(letter) => {
-                drop(self.arrive(setup, service, letter, tale)?);
-            }
-            Choice::Haunt(letter) => self.haunt(setup, service, letter, tale)?,
+            Choice::Arrive(letter) => self.arrive(setup, service, letter, tale)?,
             asked => self.ask(setup, asked, tale)?,
         }
         self.forget_the_harmless(setup);
@@ -153,19 +150,18 @@ impl World {
         tale: &mut Tale,
     ) -> Result<(), Violation> {
         self.left.crashes = self.left.crashes.saturating_sub(1);
-        if let Some(served) = served
-            && let Some(input) = self.serve(setup, service, served, tale)?
-            && setup.has(Mutant::CallsBeforeTheAppend)
-        {
-            self.call_ahead(setup, &input)?;
+        let heard = match served {
+            Some(served) => self.serve(setup, service, served, tale)?,
+            None => None,
+        };
+        match heard {
+            Some(input) if setup.has(Mutant::CallsBeforeTheAppend) => {
+                self.call_ahead(setup, &input)?;
+            }
+            Some(input) if setup.has(Mutant::IgnoresTheEpoch) => self.haunt(setup, &input, tale)?,
+            _ => {}
         }
         tale.tell(|| Beat::Died(self.epoch));
-        if setup.has(Mutant::IgnoresTheEpoch) {
-            self.ghost = Some(Box::new(Ghost {
-                machine: Machine::clone(&self.machine),
-                epoch: self.epoch,
-            }));
-        }
         self.give_up_calls(setup);
         self.epoch = Epoch(self.epoch.0 + 1);
         tale.tell(|| Beat::TookOver(self.epoch));
@@ -179,6 +175,25 @@ impl World {
             format!("{known} events were acknowledged, and the log has {found}")
         })?;
         self.read_again(setup, log, tale)
+    }
+
+    /// An owner that was frozen while another one took over hears an answer, and goes on if the store lets it. A
+    /// store that heeds epochs does not, and then this is a crash like any other.
+    fn haunt(&self, setup: &Setup, input: &Input, tale: &mut Tale) -> Result<(), Violation> {
+        let owner = Epoch(self.epoch.0 + 1);
+        tale.tell(|| Beat::TookOver(owner));
+        let mut machine = Machine::clone(&self.machine);
+        let events = machine.advance(input, self.now, DRAW);
+        tale.tell(|| Beat::Appended(self.epoch, names(&events)));
+        for event in &events {
+            if let Some(flight) = self.call(setup, &machine, event, self.epoch)? {
+                let (epoch, name) = (self.epoch, &flight.call.step);
+                tale.tell(|| Beat::Called(Arc::clone(&flight.call)));
+                let seen = format!("owner {epoch} calls {name} after owner {owner} took over");
+                return Err(Law::OneOwner.broken(seen));
+            }
+        }
+        Ok(())
     }
 
     /// Where calls do not wait for their intents, they are on their way before the log knows.
@@ -249,48 +264,14 @@ impl World {
         service: &mut Service<'_>,
         letter: Letter,
         tale: &mut Tale,
-    ) -> Result<Option<Input>, Violation> {
+    ) -> Result<(), Violation> {
         let place = self.late.iter().position(|late| late.letter() == letter);
         let Some(flight) = place.map(|place| self.late.remove(place)) else {
-            return Ok(None);
+            return Ok(());
         };
         tale.tell(|| Beat::Arrived(Arc::clone(&flight.call)));
         let outcome = self.reach(setup, service, &flight.call)?;
-        tale.tell(|| Beat::Unheard(Arc::clone(&flight.call), outcome.clone()));
-        Ok(Some(report(setup, flight.step, &flight.call, outcome)))
-    }
-
-    /// An owner that was taken over goes on, if the store lets it.
-    fn haunt(
-        &mut self,
-        setup: &Setup,
-        service: &mut Service<'_>,
-        letter: Letter,
-        tale: &mut Tale,
-    ) -> Result<(), Violation> {
-        let Some(input) = self.arrive(setup, service, letter, tale)? else {
-            return Ok(());
-        };
-        let Some(mut ghost) = self.ghost.take() else {
-            return Ok(());
-        };
-        let log = self.ahead.as_deref().unwrap_or(&self.machine);
-        if log.version() != ghost.machine.version() {
-            return Ok(());
-        }
-        let log = Machine::clone(log);
-        let events = ghost.machine.advance(&input, self.now, DRAW);
-        tale.tell(|| Beat::Appended(ghost.epoch, names(&events)));
-        self.ahead = Some(Arc::new(fold(&log, &events, (ghost.epoch, self.now))?));
-        for event in &events {
-            if let Some(flight) = self.call(setup, &ghost.machine, event, ghost.epoch)? {
-                let (epoch, name) = (ghost.epoch, &flight.call.step);
-                tale.tell(|| Beat::Called(Arc::clone(&flight.call)));
-                let owner = self.epoch;
-                let seen = format!("owner {epoch} calls {name} after owner {owner} took over");
-                return Err(Law::OneOwner.broken(seen));
-            }
-        }
+        tale.tell(|| Beat::Unheard(Arc::clone(&flight.call), outcome));
         Ok(())
     }
 
