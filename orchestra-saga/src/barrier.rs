@@ -73,6 +73,8 @@ pub struct BarrierCall {
     pub step: StepName,
     /// Doing or undoing.
     pub op: Operation,
+    /// How often the saga went back past the step to a save-point before: each time it is another step.
+    pub iteration: u32,
     /// The key of the operation.
     pub key: IdempotencyKey,
     /// The coordinator's fencing number.
@@ -101,9 +103,16 @@ impl BarrierCall {
             .into_iter()
             .find(|known| known.as_str() == op)
             .ok_or_else(|| invalid(&call::SAGA_OP, "no operation of a step"))?;
+        let iteration = match headers.get(&call::SAGA_ITERATION) {
+            Some(_) => text(headers, &call::SAGA_ITERATION)?
+                .parse()
+                .map_err(|source| invalid(&call::SAGA_ITERATION, source))?,
+            None => 0,
+        };
         Ok(Self {
             saga,
             step,
+            iteration,
             op,
             key,
             epoch: Epoch(epoch),
@@ -117,6 +126,7 @@ impl From<&Call> for BarrierCall {
         Self {
             saga: call.saga,
             step: call.step.clone(),
+            iteration: call.iteration,
             op: call.op,
             key: call.key.clone(),
             epoch: call.epoch,

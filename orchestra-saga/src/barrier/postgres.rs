@@ -29,8 +29,7 @@ use crate::error::{Error, Result};
 use crate::id::Epoch;
 use crate::sql;
 
-/// Two that install at once would both find nothing there, hence the lock. Steps have no iterations yet;
-/// the column has its place in the key for when they do.
+/// Two that install at once would both find nothing there, hence the lock.
 const TABLES: &str = "
 SELECT pg_advisory_xact_lock(hashtext('orchestra_barrier'));
 CREATE TABLE IF NOT EXISTS orchestra_barrier_saga (
@@ -174,11 +173,19 @@ impl Rows<'_> {
 
     async fn records(&self) -> Result<Vec<(String, Record)>> {
         let sql = "SELECT op, state, result FROM orchestra_barrier_record
-                   WHERE saga = $1 AND step = $2 AND iteration = 0";
+                   WHERE saga = $1 AND step = $2 AND iteration = $3";
         let (saga, step) = (self.saga(), self.call.step.as_str());
+        let iteration = self.iteration();
         let rows = self
             .tx
-            .query_typed(sql, &[(&saga, Type::UUID), (&step, Type::TEXT)])
+            .query_typed(
+                sql,
+                &[
+                    (&saga, Type::UUID),
+                    (&step, Type::TEXT),
+                    (&iteration, Type::INT4),
+                ],
+            )
             .await
             .map_err(|source| self.failed("reading the record", source))?;
         let text = |row: &tokio_postgres::Row, column: usize| {
@@ -226,9 +233,9 @@ impl Rows<'_> {
     }
 
     async fn keep(&self, record: &Record) -> Result<()> {
-        let sql = "INSERT INTO orchestra_barrier_record (saga, step, op, state, result)
-                   VALUES ($1, $2, $3, $4, $5)";
-        let saga = self.saga();
+        let sql = "INSERT INTO orchestra_barrier_record (saga, step, op, state, result, iteration)
+                   VALUES ($1, $2, $3, $4, $5, $6)";
+        let (saga, iteration) = (self.saga(), self.iteration());
         let texts = [
             self.call.step.as_str(),
             self.call.op.as_str(),
@@ -240,6 +247,7 @@ impl Rows<'_> {
             let text: &(dyn ToSql + Sync) = text;
             (text, Type::TEXT)
         }));
+        values.push((&iteration, Type::INT4));
         self.tx
             .execute_typed(sql, &values)
             .await
@@ -257,6 +265,10 @@ impl Rows<'_> {
             .batch_execute(sql)
             .await
             .map_err(|source| self.failed("a savepoint", source))
+    }
+
+    fn iteration(&self) -> i32 {
+        i32::try_from(self.call.iteration).unwrap_or(i32::MAX)
     }
 
     fn saga(&self) -> Uuid {

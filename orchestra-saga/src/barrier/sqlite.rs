@@ -18,7 +18,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Epoch;
 use crate::sql;
 
-/// Steps have no iterations yet; the column has its place in the key for when they do.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS orchestra_barrier_saga (
     saga BLOB NOT NULL PRIMARY KEY,
@@ -163,8 +162,9 @@ impl Rows<'_> {
 
     fn records(&self) -> Result<Vec<(String, Record)>> {
         let sql = "SELECT op, state, result FROM orchestra_barrier_record
-                   WHERE saga = ?1 AND step = ?2 AND iteration = 0";
-        let values = params![self.call.saga.to_bytes(), self.call.step.as_str()];
+                   WHERE saga = ?1 AND step = ?2 AND iteration = ?3";
+        let step = self.call.step.as_str();
+        let values = params![self.call.saga.to_bytes(), step, self.call.iteration];
         let rows: rusqlite::Result<Vec<(String, String, String)>> =
             self.tx.prepare_cached(sql).and_then(|mut sql| {
                 let rows =
@@ -208,11 +208,18 @@ impl Rows<'_> {
     }
 
     fn keep(&self, record: &Record) -> Result<()> {
-        let sql = "INSERT INTO orchestra_barrier_record (saga, step, op, state, result)
-                   VALUES (?1, ?2, ?3, ?4, ?5)";
+        let sql = "INSERT INTO orchestra_barrier_record (saga, step, iteration, op, state, result)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let call = self.call;
         let (saga, step, op) = (call.saga.to_bytes(), call.step.as_str(), call.op.as_str());
-        let values = params![saga, step, op, record.state(), record.result()];
+        let values = params![
+            saga,
+            step,
+            call.iteration,
+            op,
+            record.state(),
+            record.result()
+        ];
         self.tx
             .prepare_cached(sql)
             .and_then(|mut sql| sql.execute(values))

@@ -11,6 +11,7 @@ fn call(op: Operation, epoch: u64) -> BarrierCall {
         key: Call::key_of(saga, &step, 0, op),
         saga,
         step,
+        iteration: 0,
         op,
         epoch: Epoch(epoch),
     }

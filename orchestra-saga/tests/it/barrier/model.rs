@@ -52,7 +52,9 @@ pub(crate) fn call(arrival: Arrival) -> BarrierCall {
         headers.insert(name, value.parse().expect("visible"));
     };
     put("x-saga-id", saga.to_string());
-    put("x-step-name", format!("step-{}", arrival.step));
+    // Two iterations of a step are two steps to the barrier.
+    put("x-step-name", format!("step-{}", arrival.step / 2));
+    put("x-saga-iteration", (arrival.step % 2).to_string());
     put("x-saga-op", arrival.op.to_string());
     put("x-saga-epoch", Epoch(arrival.epoch).to_string());
     put("idempotency-key", "key".to_owned());

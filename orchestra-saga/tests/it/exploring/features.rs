@@ -264,7 +264,7 @@ fn a_compensation_that_needs_what_it_may_not_know_is_found() {
         let mut d = Definition::builder("requests", "1");
         let order = d.input::<serde_json::Value>();
         let hold = d
-            .call::<serde_json::Value, _>("reserve", order, request("/holds/{input.item}"))
+            .call::<serde_json::Value, _>("reserve", order, request("/holds/${input.item}"))
             .compensate_with(request(undo));
         d.step("charge", hold, |_: Call, _: serde_json::Value| async {
             Ok(())
@@ -280,8 +280,8 @@ fn a_compensation_that_needs_what_it_may_not_know_is_found() {
             .faults(2)
             .run()
     };
-    explore("/holds/{input.item}/release").assert_clean();
-    let finding = explore("/holds/{output.id}/release")
+    explore("/holds/${input.item}/release").assert_clean();
+    let finding = explore("/holds/${output.id}/release")
         .finding
         .expect("found");
     assert_eq!(finding.law(), Law::RequestsCanBeMade);
