@@ -193,6 +193,11 @@ impl Shape {
     }
 }
 
+/// A number of steps: a definition has no more than ten thousand.
+pub(crate) fn count(steps: usize) -> u32 {
+    u32::try_from(steps).unwrap_or(u32::MAX)
+}
+
 impl Definition {
     /// The most steps of a definition.
     pub const MAX_STEPS: usize = 10_000;

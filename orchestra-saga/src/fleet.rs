@@ -73,7 +73,6 @@ impl Shares {
     }
 }
 
-#[expect(clippy::unwrap_used, reason = "it is not zero")]
 const BELOW_PRESENCE: NonZeroU32 = NonZeroU32::new(PRESENCE).unwrap();
 
 /// The executors of one process among several on one store. A clone is the same fleet.

@@ -220,7 +220,7 @@ impl Machine {
         &mut self,
         of: &Self,
         from: &StepName,
-        by: Operator,
+        by: &Operator,
         now: Timestamp,
     ) -> Result<Vec<Event>> {
         let refused = |reason: String| {

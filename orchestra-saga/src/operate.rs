@@ -4,6 +4,8 @@
 //! [`Executor::resume`], [`Executor::cancel`], [`Executor::revoke`], [`Executor::fork`]. Each leaves an event
 //! with who did it and why; the history of the saga is the audit trail.
 
+use std::sync::Arc;
+
 use crate::diagram::Diagram;
 use crate::error::{Error, Result};
 use crate::event::Operator;
@@ -110,6 +112,6 @@ impl Executor {
     pub async fn diagram(&self, saga: SagaId) -> Result<Diagram> {
         let machine = recovery::load(self.store(), saga, self.definitions()).await?;
         let view = SagaView::of(&machine);
-        Ok(Diagram::live(machine.definition().clone(), view))
+        Ok(Diagram::live(Arc::clone(machine.definition()), view))
     }
 }

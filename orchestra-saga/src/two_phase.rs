@@ -107,9 +107,9 @@ impl Step for Phases {
 }
 
 /// The bodies of the three phases.
-pub(crate) fn bodies(participant: Arc<dyn Participant>) -> (Body, Body, Body) {
+pub(crate) fn bodies(participant: &Arc<dyn Participant>) -> (Body, Body, Body) {
     let phase = |second| {
-        let participant = Arc::clone(&participant);
+        let participant = Arc::clone(participant);
         Body::Code(Arc::new(Phases {
             participant,
             second,
@@ -119,6 +119,10 @@ pub(crate) fn bodies(participant: Arc<dyn Participant>) -> (Body, Body, Body) {
 }
 
 impl crate::definition::Builder {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "handles are copied, and tuples of them read best by value"
+    )]
     /// A step in two phases: the participant prepares, and commits once nothing in the saga can fail any
     /// more, or rolls back. The output of its `prepare` is read as `T`.
     pub fn two_phase<T, I: Inputs>(
@@ -127,7 +131,8 @@ impl crate::definition::Builder {
         inputs: I,
         participant: impl Participant + 'static,
     ) -> TwoPhase<'_, I, T> {
-        let (prepare, commit, rollback) = bodies(Arc::new(participant));
+        let participant: Arc<dyn Participant> = Arc::new(participant);
+        let (prepare, commit, rollback) = bodies(&participant);
         TwoPhase {
             step: self.body(name, &inputs, prepare),
             second: (commit, rollback),

@@ -34,7 +34,7 @@ fn started() -> Event {
         input: json!({ "text": "\u{fc}\u{0}'\"" }).into(),
         deadline: Some(at(9)),
         trace: None,
-        attributes: Default::default(),
+        attributes: std::collections::BTreeMap::new(),
         parent: None,
         fork_of: None,
     }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::children::TypedChildren;
 use super::step::{Draft, StepBuilder};
-use super::{Body, Definition, Handle, InputCheck, Inputs, Kind, Source, Unwind, check};
+use super::{Body, Definition, Handle, InputCheck, Inputs, Kind, Source, Unwind, check, count};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::Start;
 use crate::payload::Payload;
@@ -150,7 +150,7 @@ impl Builder {
 
     pub(super) fn push(&mut self, draft: Draft) -> (Source, u64) {
         self.drafts.push(draft);
-        (Source::Step(self.drafts.len() as u32 - 1), self.mark)
+        (Source::Step(count(self.drafts.len() - 1)), self.mark)
     }
 
     /// The time after which a saga before its point of no return goes back. Five minutes by default.

@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::step::Draft;
-use super::{Body, Definition, Kind, Source, Spec, Unwind};
+use super::{Body, Definition, Kind, Source, Spec, Unwind, count};
 use crate::id::StepName;
 
 type Checked<T> = Result<T, String>;
@@ -114,7 +114,7 @@ fn link(steps: &mut [Spec]) {
         let parents = rest.first().map(|step| &*step.parents).unwrap_or_default();
         for &parent in parents {
             if let Some(parent) = earlier.get_mut(parent as usize) {
-                parent.children.push(index as u32);
+                parent.children.push(count(index));
             }
         }
     }

@@ -19,7 +19,7 @@ pub(crate) const CONFIRM: &str = ".confirm";
 impl<I: Inputs, T> StepBuilder<'_, I, T> {
     /// The action only tries (it reserves, say); `confirm` makes it final once nothing in the saga can
     /// fail any more, and `cancel` takes it back if the saga goes back (TCC: try, confirm, cancel; Pardon
-    /// and Pautasso, "Towards distributed atomic transactions over RESTful services", 2011).
+    /// and Pautasso, "Towards distributed atomic transactions over `RESTful` services", 2011).
     ///
     /// `confirm` is a step named after this one with `.confirm` at the end. It may not refuse: it is tried
     /// until it succeeds.

@@ -212,7 +212,7 @@ impl Definition {
     pub fn from_json(text: &str) -> Result<Self> {
         check_length(text)?;
         let document = serde_json::from_str(text).map_err(|source| unreadable(&source))?;
-        from(document)
+        from(&document)
     }
 
     /// Reads a definition from YAML: the document of [`Definition::from_json`].
@@ -224,7 +224,7 @@ impl Definition {
             let message = format!("saga definition cannot be read: {source}");
             Error::new(ErrorKind::InvalidDefinition, message)
         })?;
-        from(document)
+        from(&document)
     }
 }
 
@@ -244,7 +244,7 @@ fn unreadable(source: &serde_json::Error) -> Error {
     Error::new(ErrorKind::InvalidDefinition, message)
 }
 
-fn from(document: Document) -> Result<Definition> {
+fn from(document: &Document) -> Result<Definition> {
     let fail = |reason: String| {
         let message = format!("saga definition {:?} is not valid: {reason}", document.id);
         Error::new(ErrorKind::InvalidDefinition, message)
@@ -265,7 +265,7 @@ fn from(document: Document) -> Result<Definition> {
         known.insert(&step.name, source);
         last = Some(source);
     }
-    let text = serde_json::to_string(&document).map_err(|source| unreadable(&source))?;
+    let text = serde_json::to_string(document).map_err(|source| unreadable(&source))?;
     builder.declared(text).build()
 }
 
@@ -333,7 +333,7 @@ fn draft(
 }
 
 fn retry(default: Retry, retries: Option<u32>, backoff: Option<&BackoffDocument>) -> Retry {
-    let retries = retries.unwrap_or(default.max_retries());
+    let retries = retries.unwrap_or_else(|| default.max_retries());
     match backoff {
         Some(backoff) => Retry::new(retries, backoff.backoff()),
         None => default.with_retries(retries),

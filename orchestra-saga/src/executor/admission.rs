@@ -35,7 +35,7 @@ impl Drop for Permit {
         };
         let mut queue = admission.queue.lock();
         while let Some((_, next)) = queue.waiting.pop_first() {
-            match next.send(Permit(Some(Arc::clone(&admission)))) {
+            match next.send(Self(Some(Arc::clone(&admission)))) {
                 Ok(()) => return,
                 // Nobody waits for it; it must not come back to the queue that is locked here.
                 Err(mut unclaimed) => drop(unclaimed.0.take()),

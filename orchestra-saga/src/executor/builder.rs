@@ -108,8 +108,8 @@ impl Builder {
         self
     }
 
-    /// How many starts may wait for room when as many run as may, by [`Start::priority`]
-    /// (super::Start::priority); none by default: they are refused.
+    /// How many starts may wait for room when as many run as may, those of the highest
+    /// [`priority`](super::Start::priority) first; none by default: they are refused.
     #[must_use]
     pub fn max_waiting(mut self, limit: usize) -> Self {
         self.max_waiting = limit;

@@ -120,7 +120,7 @@ impl Executor {
     /// on it are taken over, and their effects stay those of the first one, which is not changed. Returns the
     /// new saga.
     pub async fn fork(&self, saga: SagaId, from: &StepName, by: Operator) -> Result<SagaId> {
-        self.shared.fork(saga, from, by).await
+        self.shared.fork(saga, from, &by).await
     }
 
     /// Whether the transactions of a saga's participants are to commit: for one that prepared, heard nothing

@@ -94,7 +94,7 @@ impl Shared {
         self: &Arc<Self>,
         of: SagaId,
         from: &StepName,
-        by: Operator,
+        by: &Operator,
     ) -> Result<SagaId> {
         self.check_accepting()?;
         let source = recovery::load(&*self.store, of, &self.definitions).await?;

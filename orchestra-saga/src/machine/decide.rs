@@ -182,7 +182,7 @@ fn back(definition: &Definition, saga: SagaId, state: &State, now: Timestamp) ->
             .clone()
             .map(|reason| Cause::Cancelled { reason });
         let late = state.deadline.is_some_and(|deadline| now >= deadline);
-        if let Some(cause) = cause.or(late.then_some(Cause::TimedOut)) {
+        if let Some(cause) = cause.or_else(|| late.then_some(Cause::TimedOut)) {
             return vec![Event::CompensationStarted { cause, to: None }];
         }
         if state.front.dirty.is_empty() {

@@ -5,7 +5,7 @@
 
 use super::state::{Phase, Stage, State, StepState};
 use super::unwind;
-use crate::definition::{Definition, Kind, Spec};
+use crate::definition::{Definition, Kind, Spec, count};
 
 /// In place of a number of children: the step and all that depends on it have nothing left to undo.
 const CLEAR: u32 = u32::MAX;
@@ -84,7 +84,8 @@ impl Front {
             let now = Aspect::of(step);
             front.in_flight += now.count(is_running);
             front.parked += now.count(is_parked);
-            let left = spec.parents.iter().filter(|&&parent| !done(parent)).count() as u32;
+            let left = spec.parents.iter().filter(|&&parent| !done(parent));
+            let left = count(left.count());
             front.parents_left.push(left);
             if now.action == Stage::Done {
                 continue;
@@ -111,7 +112,7 @@ impl Front {
         self.children_left.clear();
         let goes_back = state.back_to.map(|to| definition.descendants(to));
         for (number, (spec, step)) in (0..).zip(definition.steps.iter().zip(&state.steps)) {
-            self.children_left.push(spec.children.len() as u32);
+            self.children_left.push(count(spec.children.len()));
             let goes_back = goes_back
                 .as_ref()
                 .is_none_or(|steps| steps.contains(&number));
@@ -119,7 +120,7 @@ impl Front {
                 self.dirty.push(number);
             }
         }
-        for number in (0..definition.steps.len() as u32).rev() {
+        for number in (0..count(definition.steps.len())).rev() {
             self.clear(definition, number);
         }
     }

@@ -150,10 +150,9 @@ where
     }
 
     async fn probe(&self, call: &Call) -> StepOutcome {
-        let input = match I::decode(call, "input", &call.input) {
-            Ok(input) => input,
+        let Ok(input) = I::decode(call, "input", &call.input) else {
             // That it cannot be asked does not say that nothing happened.
-            Err(_) => return StepOutcome::Unknown("its input cannot be read".to_owned()),
+            return StepOutcome::Unknown("its input cannot be read".to_owned());
         };
         match (self.probe)(call.clone(), input).await {
             Ok(Some(output)) => Payload::of(&output).map_or_else(

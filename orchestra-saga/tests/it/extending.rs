@@ -66,7 +66,7 @@ async fn executor(definitions: impl IntoIterator<Item = Definition>) -> Executor
     let builder = Executor::builder(MemoryStore::default());
     let builder = definitions
         .into_iter()
-        .fold(builder, |builder, d| builder.definition(d));
+        .fold(builder, orchestra_saga::executor::Builder::definition);
     builder.build().await.expect("built")
 }
 
@@ -337,9 +337,10 @@ async fn confirmations_follow_all_that_can_fail() {
         let mut calls = log.take();
         calls[..2].sort_unstable();
         calls[2..].sort_unstable();
-        let expected = match refused {
-            false => ["give", "take", "give.confirm", "take.confirm"],
-            true => ["give", "take", "undo give", "undo take"],
+        let expected = if refused {
+            ["give", "take", "undo give", "undo take"]
+        } else {
+            ["give", "take", "give.confirm", "take.confirm"]
         };
         assert_eq!(calls, expected);
         let decision = if refused {

@@ -84,7 +84,7 @@ fn reminder() -> Definition {
     })
     .after(later)
     .retriable();
-    d.build().expect("valid").clone()
+    d.build().expect("valid")
 }
 
 #[tokio::test(start_paused = true)]
