@@ -41,7 +41,10 @@ impl Draft {
     pub(super) fn new(claim: Claim, append: &Append) -> Result<Self> {
         let refuse = |kind, message: String| Err(Error::new(kind, message).of(append.saga));
         if append.events.is_empty() {
-            return refuse(ErrorKind::InvalidInput, "an append has no events".to_owned());
+            return refuse(
+                ErrorKind::InvalidInput,
+                "an append has no events".to_owned(),
+            );
         }
         let body = serde_json::to_string(&append.events).map_err(|source| {
             let error = Error::corrupt("events cannot be written").of(append.saga);
@@ -203,7 +206,10 @@ async fn query(
     let starts = group.partition_point(|pending| pending.draft.is_start());
     let (starts, moves) = group.split_at(starts);
     let (starts, moves) = (Columns::new(starts, 0), Columns::new(moves, starts.len()));
-    let partitions: Vec<_> = claims.iter().map(|claim| partition_key(claim.partition)).collect();
+    let partitions: Vec<_> = claims
+        .iter()
+        .map(|claim| partition_key(claim.partition))
+        .collect();
     let epochs: Vec<_> = claims.iter().map(|claim| signed(claim.epoch.0)).collect();
     let values: [&(dyn ToSql + Sync); 26] = [
         &space,
@@ -269,7 +275,9 @@ impl<'a> Columns<'a> {
             columns.ended.push(draft.ended);
             columns.wake.push(draft.wake);
             columns.definition.push(draft.definition.as_deref());
-            columns.key.push(draft.key.as_ref().map(IdempotencyKey::as_str));
+            columns
+                .key
+                .push(draft.key.as_ref().map(IdempotencyKey::as_str));
             columns.body.push(&draft.body);
         }
         columns

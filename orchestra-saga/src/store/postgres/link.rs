@@ -76,11 +76,7 @@ impl Site {
     /// A connection that is ready for our statements. It ends when its session is dropped.
     pub(super) async fn connect(&self) -> Result<Session> {
         let fail = |source| failed("connecting", source);
-        let (client, driver) = self
-            .dialer
-            .dial(&self.config.server)
-            .await
-            .map_err(fail)?;
+        let (client, driver) = self.dialer.dial(&self.config.server).await.map_err(fail)?;
         drop(self.tasks.spawn(driver));
         let session = Session {
             client,
@@ -164,7 +160,10 @@ impl Link {
         let connected = tokio::time::timeout(self.site.config.timeout, connecting).await;
         let session = Arc::new(connected.map_err(|_elapsed| late("connecting"))??);
         if state.failures > 1 {
-            tracing::info!(failures = state.failures - 1, "the saga store is connected again");
+            tracing::info!(
+                failures = state.failures - 1,
+                "the saga store is connected again"
+            );
         }
         state.failures = 0;
         state.session = Some(Arc::clone(&session));

@@ -77,7 +77,10 @@ impl Reader {
         let (logs, snapshots): (Vec<_>, Vec<_>) = wishes.partition(|wish| wish.what == What::Log);
         let reading = async {
             // The second goes out before the first is answered.
-            tokio::join!(self.logs(session, &logs), self.snapshots(session, &snapshots))
+            tokio::join!(
+                self.logs(session, &logs),
+                self.snapshots(session, &snapshots)
+            )
         };
         let found = tokio::time::timeout(self.site.config.timeout, reading).await;
         let Ok((log_rows, snapshot_rows)) = found else {

@@ -77,7 +77,9 @@ impl Statements {
 /// What every connection is set to. Our statements find rows by index, whatever the planner thinks of tables
 /// that were empty when it last looked.
 pub(super) fn settings(timeout: Duration) -> String {
-    let limit = timeout.as_millis().clamp(1, i32::MAX.cast_unsigned().into());
+    let limit = timeout
+        .as_millis()
+        .clamp(1, i32::MAX.cast_unsigned().into());
     format!(
         "SET client_min_messages = warning; SET jit = off; SET plan_cache_mode = force_generic_plan;
          SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;
@@ -151,7 +153,9 @@ async fn encoding(session: &Session) -> Result<()> {
         return Err(Error::new(ErrorKind::Store, message));
     }
     if fsync != "on" {
-        tracing::warn!("the server of the saga store runs with fsync off: it may lose what it acknowledged");
+        tracing::warn!(
+            "the server of the saga store runs with fsync off: it may lose what it acknowledged"
+        );
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use super::values::{
     Place, column, entries, partition_key, saga_of, signed, snapshot, status_code, summary, timer,
     unsigned, uuid_of,
 };
+use super::writer::fenced;
 use crate::error::{Error, Result};
 use crate::event::Recorded;
 use crate::id::{Epoch, Partition, SagaId, Version};
@@ -89,7 +90,8 @@ impl PostgresStore {
         let sql = &inner.statements.purge;
         let rows = self.query(&inner.general, "a purge", sql, &values).await?;
         let gone: Option<i64> = only(&rows)?;
-        usize::try_from(gone.unwrap_or_default()).map_err(|_negative| lost(claim))
+        let gone = gone.unwrap_or_default();
+        usize::try_from(gone).map_err(|_negative| fenced(claim, Epoch(unsigned(-1 - gone))))
     }
 }
 
@@ -207,7 +209,12 @@ impl SagaStore for PostgresStore {
         let inner = &self.inner;
         let sql = &inner.statements.find_start;
         let rows = self
-            .query(&inner.general, "looking a start key up", sql, &[&key.as_str()])
+            .query(
+                &inner.general,
+                "looking a start key up",
+                sql,
+                &[&key.as_str()],
+            )
             .await?;
         Ok(only(&rows)?.map(saga_of))
     }
@@ -266,7 +273,12 @@ impl SagaStore for PostgresStore {
         let rows = limit_of(limit).saturating_add(1);
         let sql = &inner.statements.read;
         let rows = self
-            .query(&inner.general, "reading the stream", sql, &[&tx, &append, &rows])
+            .query(
+                &inner.general,
+                "reading the stream",
+                sql,
+                &[&tx, &append, &rows],
+            )
             .await?;
         let mut found = Vec::new();
         for row in &rows {

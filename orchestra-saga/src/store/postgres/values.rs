@@ -60,7 +60,10 @@ fn time_of(nanos: i64) -> Timestamp {
 }
 
 /// A column that must be what it was written as.
-pub(super) fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, number: usize) -> Result<T> {
+pub(super) fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a Row,
+    number: usize,
+) -> Result<T> {
     row.try_get(number).map_err(|source| {
         let message = format!("saga store: column {number} of a row makes no sense");
         Error::corrupt(message).caused_by(source)
@@ -145,9 +148,7 @@ pub(super) fn entries(row: &Row) -> Result<impl Iterator<Item = Entry> + use<>> 
     let frame = Frame::of(row, 3, saga_of(column(row, 2)?))?;
     let saga = frame.saga;
     let numbered = (1..).zip(frame.recorded());
-    Ok(numbered.map(move |(event, recorded)| {
-        Entry::new(place.position(event), saga, recorded)
-    }))
+    Ok(numbered.map(move |(event, recorded)| Entry::new(place.position(event), saga, recorded)))
 }
 
 /// Version, hash and bytes are in the columns from the second on.

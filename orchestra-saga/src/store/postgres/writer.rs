@@ -89,11 +89,7 @@ impl Writer {
     }
 
     /// Writes a group, again if it lost a conflict.
-    async fn write(
-        &self,
-        session: &Session,
-        group: &[Pending],
-    ) -> Result<Written, Failed> {
+    async fn write(&self, session: &Session, group: &[Pending]) -> Result<Written, Failed> {
         let mut repeats = 0;
         loop {
             let writing = group::write(session, &self.statements, self.space, group);
@@ -153,7 +149,10 @@ fn settle(group: Vec<Pending>, refused: &[(usize, Verdict)], rounds: u32) -> Vec
         group.into_iter().for_each(|pending| pending.answer(Ok(())));
         return Vec::new();
     }
-    let refused: HashMap<_, _> = refused.iter().map(|(place, verdict)| (*place, verdict)).collect();
+    let refused: HashMap<_, _> = refused
+        .iter()
+        .map(|(place, verdict)| (*place, verdict))
+        .collect();
     let mut again = Vec::new();
     for (place, pending) in group.into_iter().enumerate() {
         match refused.get(&place) {

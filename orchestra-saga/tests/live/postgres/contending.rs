@@ -98,7 +98,11 @@ async fn a_refused_member_does_not_fail_its_group() {
     for number in 0..40_u64 {
         let good = more(saga(number), 1, "good");
         let (claim, append, wanted) = match number % 8 {
-            0 => (own, more(saga(number), 9, "stale"), Some(ErrorKind::StaleVersion)),
+            0 => (
+                own,
+                more(saga(number), 9, "stale"),
+                Some(ErrorKind::StaleVersion),
+            ),
             1 => (other, good, Some(ErrorKind::ForeignPartition)),
             2 => (old, good, Some(ErrorKind::Fenced)),
             3 => {
@@ -117,7 +121,11 @@ async fn a_refused_member_does_not_fail_its_group() {
         let store = Arc::clone(&store);
         drop(tasks.spawn(async move {
             let answer = store.append(claim, &append).await;
-            assert_eq!(answer.map_err(|error| error.kind()).err(), wanted, "{number}");
+            assert_eq!(
+                answer.map_err(|error| error.kind()).err(),
+                wanted,
+                "{number}"
+            );
         }));
     }
     tasks.join_all().await;

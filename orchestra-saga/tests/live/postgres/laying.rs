@@ -16,7 +16,10 @@ async fn many_who_come_first_make_the_tables_once() {
         drop(tasks.spawn(async move {
             let store = open(&schema).await;
             let claim = store.claim(Partition(number), "test").await.unwrap();
-            store.append(claim, &start(saga(number.into()))).await.unwrap();
+            store
+                .append(claim, &start(saga(number.into())))
+                .await
+                .unwrap();
         }));
     }
     tasks.join_all().await;
@@ -32,7 +35,10 @@ async fn tables_of_another_layout_are_refused() {
     raw().await.batch_execute(&sql).await.unwrap();
     let refused = PostgresStore::connect(config(&schema)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Corrupt);
-    assert_eq!(refused.to_string(), format!("saga store {schema} has layout 99, not 1"));
+    assert_eq!(
+        refused.to_string(),
+        format!("saga store {schema} has layout 99, not 1")
+    );
 }
 
 #[tokio::test]
@@ -46,7 +52,10 @@ async fn on_a_server_that_counts_from_a_lower_number_the_stream_goes_on() {
     raw().await.batch_execute(&sql).await.unwrap();
     store.close().await;
     let store = open(&schema).await;
-    store.append(claim, &more(saga(1), 1, "here")).await.unwrap();
+    store
+        .append(claim, &more(saga(1), 1, "here"))
+        .await
+        .unwrap();
     for _ in 0..200 {
         let seen = store.read(Position::START, 10).await.unwrap();
         let versions: Vec<_> = seen.iter().map(|entry| entry.recorded.version.0).collect();
@@ -65,9 +74,20 @@ async fn a_closed_store_answers_that_it_is_closed() {
     let claim = store.claim(Partition(0), "test").await.unwrap();
     store.append(claim, &start(saga(1))).await.unwrap();
     store.close().await;
-    let refused = store.append(claim, &more(saga(1), 1, "late")).await.unwrap_err();
+    let refused = store
+        .append(claim, &more(saga(1), 1, "late"))
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Store);
-    assert!(refused.to_string().starts_with("the saga store is closed"), "{refused}");
+    assert!(
+        refused.to_string().starts_with("the saga store is closed"),
+        "{refused}"
+    );
     assert!(store.claim(Partition(0), "test").await.is_err());
-    assert!(store.load(saga(1), orchestra_saga::Version(0)).await.is_err());
+    assert!(
+        store
+            .load(saga(1), orchestra_saga::Version(0))
+            .await
+            .is_err()
+    );
 }

@@ -18,7 +18,9 @@ async fn what_commits_late_is_not_passed_by() {
     // A transaction of the store that has its number and waits for a lock.
     let mut stranger = raw().await;
     let held = stranger.transaction().await.unwrap();
-    let sql = format!("SELECT FROM {schema}.saga WHERE id = (SELECT min(id::text)::uuid FROM {schema}.saga) FOR UPDATE");
+    let sql = format!(
+        "SELECT FROM {schema}.saga WHERE id = (SELECT min(id::text)::uuid FROM {schema}.saga) FOR UPDATE"
+    );
     held.execute(&sql, &[]).await.unwrap();
     let early = more(saga(1), 1, "early");
     let mut early = Box::pin(store.append(claim, &early));
@@ -26,17 +28,34 @@ async fn what_commits_late_is_not_passed_by() {
         answer = &mut early => panic!("{answer:?} through a lock"),
         () = tokio::time::sleep(Duration::from_millis(200)) => {}
     }
-    store.append(claim, &more(saga(2), 1, "late")).await.unwrap();
+    store
+        .append(claim, &more(saga(2), 1, "late"))
+        .await
+        .unwrap();
     let seen = store.read(Position::START, 10).await.unwrap();
-    let seen: Vec<_> = seen.iter().map(|entry| (entry.saga, entry.recorded.version)).collect();
+    let seen: Vec<_> = seen
+        .iter()
+        .map(|entry| (entry.saga, entry.recorded.version))
+        .collect();
     let begun = [(saga(1), Version(1)), (saga(2), Version(1))];
-    assert!(begun.starts_with(&seen), "{seen:?} was read past a transaction that runs");
+    assert!(
+        begun.starts_with(&seen),
+        "{seen:?} was read past a transaction that runs"
+    );
     held.rollback().await.unwrap();
     early.await.unwrap();
-    let all = [begun[0], begun[1], (saga(1), Version(2)), (saga(2), Version(2))];
+    let all = [
+        begun[0],
+        begun[1],
+        (saga(1), Version(2)),
+        (saga(2), Version(2)),
+    ];
     for _ in 0..200 {
         let seen = store.read(Position::START, 10).await.unwrap();
-        let seen: Vec<_> = seen.iter().map(|entry| (entry.saga, entry.recorded.version)).collect();
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|entry| (entry.saga, entry.recorded.version))
+            .collect();
         if seen == all {
             return;
         }
@@ -77,12 +96,19 @@ async fn a_reader_beside_many_writers_misses_nothing() {
                 assert!(entry.position > position);
                 position = entry.position;
                 let last = seen.entry(entry.saga).or_insert(Version(0));
-                assert_eq!(entry.recorded.version, Version(last.0 + 1), "of {}", entry.saga);
+                assert_eq!(
+                    entry.recorded.version,
+                    Version(last.0 + 1),
+                    "of {}",
+                    entry.saga
+                );
                 *last = entry.recorded.version;
                 total += 1;
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), reading).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), reading)
+        .await
+        .unwrap();
     tasks.join_all().await;
 }
