@@ -45,8 +45,11 @@ async fn fresh() -> PostgresStore {
 
 /// The driver itself, for what an operator or a stranger does.
 async fn raw() -> tokio_postgres::Client {
-    let address = variable("ORCH_TEST_PG");
-    let connecting = tokio_postgres::connect(&address, tokio_postgres::NoTls);
+    raw_at(&variable("ORCH_TEST_PG")).await
+}
+
+async fn raw_at(address: &str) -> tokio_postgres::Client {
+    let connecting = tokio_postgres::connect(address, tokio_postgres::NoTls);
     let (client, connection) = connecting.await.unwrap();
     #[expect(clippy::disallowed_methods, reason = "it ends with the client")]
     drop(tokio::spawn(async move { drop(connection.await) }));

@@ -107,17 +107,19 @@ BEGIN
     RETURN taken;
 END $$;
 
--- Forgets sagas that ended before a moment, and returns how many; -1 under another epoch.
+-- Forgets sagas that ended before a moment, and returns how many; under another epoch -1 and what that is below it.
 CREATE FUNCTION {schema}.purge_1(
     a_space integer, a_partition integer, a_epoch bigint, a_before bigint, a_limit bigint
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
+    held bigint;
     gone uuid[];
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(a_space, a_partition);
-    IF NOT EXISTS (SELECT FROM {schema}.partition WHERE id = a_partition AND epoch = a_epoch) THEN
-        RETURN -1;
+    SELECT coalesce(max(epoch), 0) INTO held FROM {schema}.partition WHERE id = a_partition;
+    IF held <> a_epoch THEN
+        RETURN -1 - held;
     END IF;
     SELECT coalesce(array_agg(s.id), '{}') INTO gone FROM (
         SELECT id FROM {schema}.saga

@@ -15,6 +15,7 @@ use super::values::{
     Place, column, entries, holder, partition_key, saga_of, signed, snapshot, status_code, summary,
     timer, unsigned, uuid_of,
 };
+use super::writer::fenced;
 use crate::error::{Error, Result};
 use crate::event::Recorded;
 use crate::id::{Epoch, Partition, SagaId, Version};
@@ -90,7 +91,8 @@ impl PostgresStore {
         let sql = &inner.statements.purge;
         let rows = self.query(&inner.general, "a purge", sql, &values).await?;
         let gone: Option<i64> = only(&rows)?;
-        usize::try_from(gone.unwrap_or_default()).map_err(|_negative| lost(claim))
+        let gone = gone.unwrap_or_default();
+        usize::try_from(gone).map_err(|_negative| fenced(claim, Epoch(unsigned(-1 - gone))))
     }
 }
 

@@ -9,7 +9,9 @@ use orchestra_testkit::Process;
 use super::{more, note, open, raw, saga, schema, start};
 
 const HERE: Partition = Partition(7);
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_millis(1_500);
+/// Long enough for whatever does not wait.
+const PAUSE: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(60);
 
 async fn lease_soon(store: &impl SagaStore) -> orchestra_saga::Claim {
@@ -17,7 +19,7 @@ async fn lease_soon(store: &impl SagaStore) -> orchestra_saga::Claim {
         if let Some(claim) = store.lease(HERE, "second", LONG).await.unwrap() {
             return claim;
         }
-        tokio::time::sleep(SHORT / 10).await;
+        tokio::time::sleep(PAUSE / 10).await;
     }
     panic!("the partition is never free");
 }
@@ -75,17 +77,17 @@ async fn a_claim_waits_for_appends_under_way_and_goes_before_those_that_come() {
     let mut claiming = Box::pin(two.claim(HERE, "second"));
     tokio::select! {
         answer = &mut under_way => panic!("{answer:?} through a lock"),
-        () = tokio::time::sleep(SHORT) => {}
+        () = tokio::time::sleep(PAUSE) => {}
     }
     let late = more(saga(2), 1, "late");
     let mut late = Box::pin(one.append(first, &late));
     tokio::select! {
         answer = &mut claiming => panic!("{answer:?} before the append"),
-        () = tokio::time::sleep(SHORT) => {}
+        () = tokio::time::sleep(PAUSE) => {}
     }
     tokio::select! {
         answer = &mut late => panic!("{answer:?} before the claim"),
-        () = tokio::time::sleep(SHORT) => {}
+        () = tokio::time::sleep(PAUSE) => {}
     }
     held.rollback().await.unwrap();
     let (under_way, second, late) = tokio::join!(under_way, claiming, late);
@@ -120,7 +122,7 @@ async fn a_claim_does_not_starve_behind_a_busy_owner() {
     for number in 0..sagas {
         drop(tasks.spawn(busy(number)));
     }
-    tokio::time::sleep(SHORT).await;
+    tokio::time::sleep(PAUSE).await;
     let claiming = tokio::time::timeout(Duration::from_secs(5), two.claim(HERE, "second"));
     let second = claiming.await.unwrap().unwrap();
     assert!(second.epoch > first.epoch);
