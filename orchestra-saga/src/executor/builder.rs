@@ -31,6 +31,7 @@ pub struct Builder {
     seed: Option<u64>,
     snapshot_every: Option<NonZeroU64>,
     poll: Duration,
+    retention: Option<Duration>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -62,6 +63,7 @@ impl Builder {
             seed: None,
             snapshot_every: NonZeroU64::new(64),
             poll: Duration::from_secs(1),
+            retention: None,
         }
     }
 
@@ -166,6 +168,14 @@ impl Builder {
         self
     }
 
+    /// How long ended sagas are kept, with their start keys; for ever by default. After it they are purged, and a
+    /// repeated start with the same key would start another saga.
+    #[must_use]
+    pub fn retention(mut self, kept: impl Into<Option<Duration>>) -> Self {
+        self.retention = kept.into();
+        self
+    }
+
     /// Claims the partition, which fences off whoever had it, and continues every unfinished saga.
     ///
     /// Must be called inside a tokio runtime with time enabled.
@@ -214,6 +224,7 @@ impl Builder {
                 .map_or_else(fastrand::Rng::new, |seed| repeatable(seed, claim.epoch)),
             snapshot_every: self.snapshot_every,
             poll: self.poll,
+            retention: self.retention,
         }));
         timekeeper::spawn(&shared);
         Ok(Executor::new(shared))

@@ -66,6 +66,7 @@ pub(super) struct Parts {
     pub(super) rng: fastrand::Rng,
     pub(super) snapshot_every: Option<NonZeroU64>,
     pub(super) poll: Duration,
+    pub(super) retention: Option<Duration>,
 }
 
 /// What the tasks of an executor have in common.
@@ -83,6 +84,7 @@ pub(super) struct Shared {
     rng: Mutex<fastrand::Rng>,
     pub(super) snapshot_every: Option<NonZeroU64>,
     pub(super) poll: Duration,
+    pub(super) retention: Option<Duration>,
     pub(super) running: Mutex<HashMap<SagaId, Arc<Mailbox>>>,
     watchers: Mutex<HashMap<SagaId, watch::Sender<Status>>>,
     unrecoverable: Mutex<HashSet<SagaId>>,
@@ -117,6 +119,7 @@ impl Shared {
             rng: Mutex::new(parts.rng),
             snapshot_every: parts.snapshot_every,
             poll: parts.poll,
+            retention: parts.retention,
             running: Mutex::default(),
             watchers: Mutex::default(),
             unrecoverable: Mutex::default(),

@@ -1,6 +1,9 @@
 //! Continues the sagas that were left unfinished, and wakes those that sleep.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use orchestra_core::Timestamp;
 
 use super::drive::{Letter, Ticket};
 use super::shared::Shared;
@@ -11,6 +14,10 @@ use crate::store::Filter;
 
 /// Sagas read at a time.
 const PAGE: usize = 256;
+/// How often ended sagas are purged at least.
+const PURGE: Duration = Duration::from_secs(10);
+/// How many of them at a time.
+const PIECE: usize = 10_000;
 
 pub(super) fn spawn(shared: &Arc<Shared>) {
     let recovering = Arc::clone(shared);
@@ -31,6 +38,9 @@ pub(super) fn spawn(shared: &Arc<Shared>) {
             }
         }
     });
+    if let Some(retention) = shared.retention {
+        spawn_purging(shared, retention);
+    }
     let waking = Arc::clone(shared);
     shared.track(async move {
         let stop = waking.stop.clone();
@@ -41,6 +51,29 @@ pub(super) fn spawn(shared: &Arc<Shared>) {
             }
             if let Err(error) = wake(&waking).await {
                 tracing::warn!(%error, "timers of sagas cannot be read");
+            }
+        }
+    });
+}
+
+/// Forgets sagas that ended longer ago than they are kept.
+fn spawn_purging(shared: &Arc<Shared>, retention: Duration) {
+    let purging = Arc::clone(shared);
+    shared.track(async move {
+        let stop = purging.stop.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PURGE.min(retention.max(purging.poll))) => {}
+            }
+            let kept = u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX);
+            let before = purging.now().as_unix_nanos().saturating_sub(kept);
+            let before = Timestamp::from_unix_nanos(before);
+            // What is left is purged in the next round, so that appends are not held up for long.
+            match purging.store.purge(purging.claim, before, PIECE).await {
+                Ok(0) => {}
+                Ok(purged) => tracing::debug!(purged, "ended sagas are forgotten"),
+                Err(error) => tracing::warn!(%error, "ended sagas cannot be purged"),
             }
         }
     });
