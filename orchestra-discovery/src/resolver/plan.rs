@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use orchestra_core::Labels;
 
@@ -11,7 +12,7 @@ use crate::priority::{self, Availability, Counts, PriorityLoad};
 use crate::subset::{Match, SubsetConfig, SubsetPlan};
 use crate::weights::Weights;
 
-use super::view::Members;
+use super::view::{Members, Trial, Trials};
 use super::zoning::Zones;
 
 /// How fit a member that takes calls is.
@@ -74,6 +75,7 @@ pub(crate) struct Plan {
     load: Option<PriorityLoad>,
     /// All calls go to the one pool of the first tier's healthy ones.
     is_simple: bool,
+    pub(crate) trials: Trials,
 }
 
 /// What plans are made with.
@@ -82,6 +84,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) members: &'a Members,
     pub(crate) priorities: &'a priority::Config,
     pub(crate) zones: Option<Zones<'a>>,
+    /// By slot.
+    pub(crate) trials: &'a BTreeMap<u32, Arc<Trial>>,
     /// What balancers prepared for the pools of the view before.
     pub(crate) before: &'a mut BTreeMap<PoolKey, Prepared>,
     pub(crate) after: BTreeMap<PoolKey, Prepared>,
@@ -118,8 +122,30 @@ impl Planner<'_> {
         Plan {
             is_simple: is_simple(&built, &load),
             tiers: built,
+            trials: self.trials(&tiers, &load),
             load: Some(load),
         }
+    }
+
+    /// The trials of members in a tier that calls go to, or in one before it.
+    fn trials(&self, tiers: &BTreeMap<u32, Sorted<'_>>, load: &PriorityLoad) -> Trials {
+        if self.trials.is_empty() {
+            return Trials::default();
+        }
+        let is_used = |share: &&priority::Share| share.healthy + share.degraded > 0;
+        let unused = load
+            .shares()
+            .iter()
+            .rev()
+            .take_while(|share| !is_used(share))
+            .count();
+        let used = match tiers.len() - unused.min(tiers.len()) {
+            0 => tiers.len(),
+            used => used,
+        };
+        let members = tiers.values().take(used).flat_map(|tier| tier.all.iter());
+        let trials = members.filter_map(|member| self.trials.get(&member.slot).map(Arc::clone));
+        Trials::new(trials.collect())
     }
 
     /// The pools of these, out of `all` of their tier.

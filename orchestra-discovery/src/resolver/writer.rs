@@ -16,12 +16,12 @@ use orchestra_core::{InstanceId, Monotonic, ServiceName};
 use self::state::State;
 use super::config::Config;
 use super::plan::PoolKey;
-use super::view::{Member, Members};
+use super::view::{Member, Members, Trial};
 use super::zoning::ZoneNumbers;
 use crate::balance::{Prepared, mix};
 use crate::event::Event;
 use crate::outlier::Detector;
-use crate::slab::{Follow, Free, Slab, number};
+use crate::slab::{Follow, Free, Slab, Token, number};
 use crate::source::{Revision, Snapshot};
 
 /// Housekeeping at least this often, if there are calls.
@@ -30,6 +30,8 @@ const IDLE: Duration = Duration::from_secs(1);
 const RAMP_STEP: Duration = Duration::from_millis(100);
 /// How often moments are brought up to date: far more often than they wrap.
 const REFRESH: Duration = Duration::from_secs(3_600);
+/// After such a silence nothing is known any more: a third of the time in which moments wrap.
+const LONG_SILENCE: Duration = Duration::from_secs(4 * 86_400);
 
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -41,6 +43,8 @@ pub(super) struct Writer {
     zones: ZoneNumbers,
     detector: Detector,
     prepared: BTreeMap<PoolKey, Prepared>,
+    /// By slot.
+    trials: BTreeMap<u32, Arc<Trial>>,
     /// The latest moment that was heard of.
     now: Monotonic,
     refreshed: Monotonic,
@@ -65,6 +69,7 @@ impl Writer {
             zones: ZoneNumbers::new(config.zoning.as_ref()),
             detector: Detector::new(config.outliers.clone()),
             prepared: BTreeMap::new(),
+            trials: BTreeMap::new(),
             now: Monotonic::ZERO,
             refreshed: Monotonic::ZERO,
             weighed: None,
@@ -112,6 +117,12 @@ impl Writer {
     pub(super) fn find(&self, id: &InstanceId) -> Option<&Member> {
         let at = self.position(&self.order, id).ok()?;
         self.members.member(*self.order.get(at)?)
+    }
+
+    /// Whether a call belongs to the member that the slot has now.
+    fn is_current(&self, token: Token) -> bool {
+        let member = self.members.member(token.index());
+        member.is_some_and(|member| member.generation == token.generation())
     }
 
     fn id(&self, slot: u32) -> Option<&InstanceId> {

@@ -37,6 +37,7 @@ mod scoring;
 mod simulation;
 #[cfg(feature = "test-util")]
 mod source;
+mod trials;
 mod upstreams;
 
 #[global_allocator]
