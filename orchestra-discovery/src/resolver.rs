@@ -198,7 +198,7 @@ impl Resolver {
             || Record::Health(id.clone(), incarnation, health),
             || {
                 self.0
-                    .write(|writer, _| writer.set_health(id, incarnation, health))
+                    .write(|writer, scope| writer.set_health(id, incarnation, health, scope.config))
             },
         )
     }

@@ -233,7 +233,7 @@ impl Shared {
         Admitted {
             member,
             gate: None,
-            way: Way::NextThatAdmits,
+            way: Way::PastItsGate,
         }
     }
 

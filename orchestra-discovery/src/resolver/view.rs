@@ -227,6 +227,8 @@ const REMEMBERED: usize = 8;
 pub(crate) struct Refused {
     slots: [u32; REMEMBERED],
     pub(crate) count: u32,
+    /// All of them, if they are wanted.
+    pub(crate) all: Option<Vec<u32>>,
     pub(crate) reason: Option<&'static str>,
     pub(crate) retry_after: Option<Duration>,
 }
@@ -248,6 +250,9 @@ impl Refused {
     pub(crate) fn add(&mut self, slot: u32, refusal: Refusal) {
         if let Some(place) = self.slots.get_mut(self.count as usize) {
             *place = slot;
+        }
+        if let Some(all) = &mut self.all {
+            all.push(slot);
         }
         self.count += 1;
         self.reason = Some(refusal.reason);

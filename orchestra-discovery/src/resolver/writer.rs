@@ -53,6 +53,8 @@ pub(super) struct Writer {
     exceeds: bool,
     /// Some weight of the view was still rising.
     is_rising: bool,
+    /// Members that began to rise since a moment was heard of.
+    begun: Vec<u32>,
     draws: u64,
     in_panic: bool,
     events: Vec<Event>,
@@ -75,6 +77,7 @@ impl Writer {
             weighed: None,
             exceeds: false,
             is_rising: false,
+            begun: Vec::new(),
             draws: config.seed,
             in_panic: false,
             events: Vec::new(),
@@ -94,7 +97,24 @@ impl Writer {
     }
 
     pub(super) fn advance_time(&mut self, now: Monotonic) {
-        self.now = self.now.max(now);
+        if now <= self.now {
+            return;
+        }
+        self.now = now;
+        // What began since a moment was heard of last began at an unknown one, not before all of the silence.
+        for slot in std::mem::take(&mut self.begun) {
+            if let Some(state) = self.state_mut(slot) {
+                state.ramp.postpone(now);
+            }
+        }
+    }
+
+    /// Notes that the weight of a member begins to rise about now.
+    fn begins_to_rise(&mut self, slot: u32, config: &Config) {
+        if config.slow_start.is_some() {
+            self.begun.push(slot);
+            self.is_rising = true;
+        }
     }
 
     fn draw(&mut self) -> u64 {
@@ -130,9 +150,11 @@ impl Writer {
     }
 
     pub(super) fn set_callers(&mut self, callers: &Snapshot) {
-        let places = callers.instances().iter();
+        // Those that call: one that drains or was taken out of service counts no more.
+        let callers = callers.instances().iter();
+        let calling = callers.filter(|instance| instance.takes_calls());
         self.zones
-            .set_callers(places.map(|instance| &instance.locality));
+            .set_callers(calling.map(|instance| &instance.locality));
     }
 }
 

@@ -27,6 +27,7 @@ mod health;
 mod heartbeat;
 #[cfg(feature = "http")]
 mod http;
+mod margins;
 mod p2c;
 #[cfg(feature = "http")]
 mod probes;

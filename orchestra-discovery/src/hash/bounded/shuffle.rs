@@ -44,16 +44,26 @@ impl Iterator for Shuffle {
 
 /// Which places of the array `0, 1, 2, …` hold another number than their own.
 ///
-/// A few are found in place; only a long search takes memory.
-#[derive(Default)]
+/// A few are found in place; only a very long search takes memory.
 struct Moved {
     few: [(usize, usize); Self::FEW],
     used: usize,
     many: HashMap<usize, usize>,
 }
 
+impl Default for Moved {
+    fn default() -> Self {
+        Self {
+            few: [(0, 0); Self::FEW],
+            used: 0,
+            many: HashMap::new(),
+        }
+    }
+}
+
 impl Moved {
-    const FEW: usize = 16;
+    /// With a quarter of room to spare a longer search is one of millions.
+    const FEW: usize = 64;
 
     fn at(&self, place: usize) -> usize {
         let few = self.few.iter().take(self.used);

@@ -32,6 +32,7 @@ impl Writer {
         id: &InstanceId,
         incarnation: Incarnation,
         health: Health,
+        config: &Config,
     ) -> bool {
         let Some(member) = self.find(id) else {
             return false;
@@ -52,6 +53,7 @@ impl Writer {
             Health::Unhealthy => state.ramp.became_unhealthy(),
             Health::Unchecked => {}
         }
+        self.begins_to_rise(slot, config);
         true
     }
 
