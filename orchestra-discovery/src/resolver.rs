@@ -512,6 +512,14 @@ impl fmt::Debug for Resolver {
     }
 }
 
+/// The shortest of two waits, either of which may be unknown.
+fn sooner(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -552,13 +560,5 @@ mod tests {
             .0
             .settle_trial(old.as_trial(), &Outcome::Failure.into(), Monotonic::ZERO);
         assert_eq!(resolver.0.view.load().census.ejected, 0);
-    }
-}
-
-/// The shortest of two waits, either of which may be unknown.
-fn sooner(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }

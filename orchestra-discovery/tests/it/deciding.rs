@@ -323,7 +323,7 @@ fn a_new_member_warms_up() {
         shares.get(&name(4)).copied().unwrap_or(0)
     };
     // The others have been there for long.
-    share(at(1));
+    share(at(1_000));
     share(at(60_000));
     resolver.advance(
         Revision::new(2),

@@ -10,7 +10,8 @@ use orchestra_discovery::priority::{self, OnPanic};
 use orchestra_discovery::resolver::{Config, Way, Zoning};
 use orchestra_discovery::subset::{Fallback, SubsetConfig, SubsetSelector};
 use orchestra_discovery::{
-    Health, Incarnation, Instance, PickContext, Resolver, RoundRobin, Status, Weighted, slow_start,
+    Balancer, Health, Incarnation, Instance, PickContext, Resolver, RoundRobin, Status, Weighted,
+    slow_start,
 };
 
 use crate::common::{at, draw, instance, service, snapshot, with_members};
@@ -76,7 +77,7 @@ fn a_zone_of_weight_zero_takes_no_calls_of_another_priority_either() {
     let eu = |zone: &str| Locality::new("eu").zone(zone);
     let zoning = Zoning::Weighted(vec![(eu("a"), 1), (eu("b"), 0)]);
     let tiered = |n: usize| {
-        let mut instance = placed(n, if n % 2 == 0 { "a" } else { "b" });
+        let mut instance = placed(n, if n.is_multiple_of(2) { "a" } else { "b" });
         instance.priority = u32::from(n >= 4);
         instance
     };
@@ -207,7 +208,7 @@ fn a_member_that_comes_after_a_long_silence_starts_slowly() {
 #[derive(Debug, Default)]
 struct Numbered(AtomicU64);
 
-impl orchestra_discovery::Balancer for Numbered {
+impl Balancer for Numbered {
     fn prepare(
         &self,
         pool: &orchestra_discovery::balance::PoolMembers<'_>,
@@ -242,7 +243,7 @@ fn what_a_balancer_prepared_for_a_subset_stays_with_it() {
     let balancer = Arc::new(Numbered::default());
     let config = Config::default()
         .subsets(subsets)
-        .balancer(balancer.clone());
+        .balancer(Arc::clone(&balancer) as Arc<dyn Balancer>);
     let resolver = with_members(config, [versioned(1, "1"), versioned(2, "2")]);
     let (one, two) = (versioned(1, "1"), versioned(2, "2"));
     // A version that comes first in the order of values.

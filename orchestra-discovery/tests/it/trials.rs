@@ -147,9 +147,10 @@ fn a_wish_to_be_left_alone_is_over_after_a_week_of_silence() {
         let choice = resolver.choose(&draw(n << 58)).unwrap();
         let busy = choice.instance.id == id(0);
         asked |= busy;
-        let completion = match busy {
-            true => Completion::from(Outcome::Overloaded).retry_after(Duration::from_secs(4)),
-            false => Completion::from(Outcome::Success),
+        let completion = if busy {
+            Completion::from(Outcome::Overloaded).retry_after(Duration::from_secs(4))
+        } else {
+            Completion::from(Outcome::Success)
         };
         resolver.settle(choice.token, completion, at(5));
     }
