@@ -114,7 +114,7 @@ impl Builder {
         if !parts.is_wanted() {
             return Ok(None);
         }
-        let registry = Arc::new(Arc::clone(registry));
+        let registry: Arc<dyn Source> = Arc::<dyn Registry>::clone(registry);
         let mut cache = Cache::builder()
             .clock(Arc::clone(&self.clock))
             .listener(Arc::new(self.discovery.events.clone()))
