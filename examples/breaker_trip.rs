@@ -64,10 +64,7 @@ async fn main() -> anyhow::Result<()> {
         servers.spawn(async move { axum::serve(listener, app).await });
     }
     let client = orchestra.client("api")?;
-    let resolver = orchestra.resolver("api")?;
-    while resolver.members().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    orchestra.resolved("api").await?;
 
     let get = || async {
         client

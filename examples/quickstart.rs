@@ -34,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
             endpoint,
             Duration::from_secs(5),
         );
-        let registry = Arc::new(Arc::clone(orchestra.registry()));
+        let registry = Arc::clone(orchestra.registry());
         let beat = Heartbeat::start(registry, registration, heartbeat::Config::default());
         beat.registered().await?;
         heartbeats.push(beat);
@@ -42,10 +42,7 @@ async fn main() -> anyhow::Result<()> {
 
     // A client by name: a `tower::Service` that may be cloned and shared.
     let greeter = orchestra.client("greeter")?;
-    let resolver = orchestra.resolver("greeter")?;
-    while resolver.members().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    orchestra.resolved("greeter").await?;
     let mut heard = std::collections::BTreeSet::new();
     for _ in 0..32 {
         let response = greeter

@@ -184,7 +184,7 @@ forward!(Arc, Box);
 /// use std::sync::Arc;
 /// use orchestra_discovery::{Balancer, Candidates, PickContext, PoolMembers, Prepared};
 ///
-/// /// Draws by the weights of whoever has the most.
+/// /// Always the one with the greatest weight.
 /// #[derive(Debug)]
 /// struct Heaviest;
 ///

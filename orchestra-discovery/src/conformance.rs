@@ -1,11 +1,13 @@
 //! The laws of [`Source`](crate::Source) and [`Registry`] as tests for any backend.
 //!
-//! [`registry_suite!`](crate::registry_suite) stamps one named test per law. The laws that wait do so by
-//! tokio's clock: a backend without real I/O runs in no time under `start_paused = true`.
+//! [`registry_suite!`](crate::registry_suite) stamps one named test per law of a registry, and
+//! [`source_suite!`](crate::source_suite) one per law of a source that is edited by other means. The laws that
+//! wait do so by tokio's clock: a backend without real I/O runs in no time under `start_paused = true`. A
+//! registry is a source too: [`SourceSubject::of_registry`] makes a subject of the second out of one.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
-//! use orchestra_discovery::{MemoryRegistry, conformance::Subject};
+//! use orchestra_discovery::{MemoryRegistry, conformance::{SourceSubject, Subject}};
 //!
 //! async fn fresh() -> Subject {
 //!     let registry = Arc::new(MemoryRegistry::default());
@@ -13,6 +15,13 @@
 //! }
 //!
 //! orchestra_discovery::registry_suite!(memory, fresh, start_paused = true);
+//!
+//! async fn list() -> SourceSubject {
+//!     let registry = Arc::new(MemoryRegistry::default());
+//!     SourceSubject::of_registry(registry, Duration::from_secs(3_600), Duration::from_millis(2))
+//! }
+//!
+//! orchestra_discovery::source_suite!(memory_as_a_source, list, start_paused = true);
 //! # fn main() {}
 //! ```
 

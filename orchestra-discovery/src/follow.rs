@@ -119,12 +119,17 @@ impl Follow {
         Self { ready, task }
     }
 
-    /// Waits until the resolver has had its first members, be they none.
-    pub async fn ready(&self) -> Result<()> {
-        match self.ready.clone().wait_for(|ready| *ready).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                Err(Error::new(ErrorKind::Closed, "the follower has ended").with_source(error))
+    /// Waits until the resolver has had its first members, be they none: for as long as the source fails.
+    ///
+    /// The future borrows nothing; [`Closed`](ErrorKind::Closed) if the follower ends before.
+    pub fn ready(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let mut ready = self.ready.clone();
+        async move {
+            match ready.wait_for(|ready| *ready).await {
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    Err(Error::new(ErrorKind::Closed, "the follower has ended").with_source(error))
+                }
             }
         }
     }

@@ -101,6 +101,8 @@ impl Lease {
 ///    registration of the id, until it is set to `None`; the id need not be registered. It touches no lease.
 /// 9. A dropped future may or may not have had its effect; each call may simply be repeated.
 ///
+/// Under the feature `test-util`, `registry_suite!` tests them.
+///
 /// ```
 /// use std::time::Duration;
 /// use orchestra_discovery::{MemoryRegistry, Registration, Registry, Scope, Source};

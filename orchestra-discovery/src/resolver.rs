@@ -198,7 +198,7 @@ impl Resolver {
             || Record::Health(id.clone(), incarnation, health),
             || {
                 self.0
-                    .write(|writer, _| writer.set_health(id, incarnation, health))
+                    .write(|writer, scope| writer.set_health(id, incarnation, health, scope.config))
             },
         )
     }
@@ -251,8 +251,7 @@ impl Resolver {
     /// them, and keeps it going while there are none.
     pub fn tick(&self, now: Monotonic) -> Monotonic {
         self.0
-            .logged(|| Record::Tick(now), || self.0.do_what_is_due(now));
-        Monotonic::from_nanos(self.0.due.load(Ordering::Relaxed))
+            .logged(|| Record::Tick(now), || self.0.do_what_is_due(now))
     }
 
     /// All members, whether they take calls or not.
@@ -312,6 +311,7 @@ impl Resolver {
         if let Some(mut turn) = turn {
             turn.push(Record::pick(context, &choice));
         }
+        self.0.tell_pick(&choice);
         (choice, explanation)
     }
 
@@ -344,6 +344,14 @@ impl Shared {
 
     /// Acts under the lock, and publishes a new view if the act says that one is needed.
     fn write(&self, act: impl FnOnce(&mut Writer, &Membership<'_>) -> bool) -> bool {
+        self.write_until(act).0
+    }
+
+    /// As [`Shared::write`], and when time alone has something to do again.
+    fn write_until(
+        &self,
+        act: impl FnOnce(&mut Writer, &Membership<'_>) -> bool,
+    ) -> (bool, Monotonic) {
         let membership = self.membership();
         let mut writer = self.writer.lock();
         let changed = act(&mut writer, &membership);
@@ -352,12 +360,12 @@ impl Shared {
             self.view.store(Arc::new(view));
             self.changed.send_replace(writer.revision());
         }
-        let next = writer.next_tick(&self.config).as_nanos();
-        self.due.store(next, Ordering::Relaxed);
+        let next = writer.next_tick(&self.config);
+        self.due.store(next.as_nanos(), Ordering::Relaxed);
         for event in writer.take_events() {
             self.config.events.emit(&event);
         }
-        changed
+        (changed, next)
     }
 
     /// Of the calls that find something due, one does it.
@@ -374,11 +382,12 @@ impl Shared {
         }
     }
 
-    fn do_what_is_due(&self, now: Monotonic) {
-        self.write(|writer, membership| {
+    fn do_what_is_due(&self, now: Monotonic) -> Monotonic {
+        let (_, next) = self.write_until(|writer, membership| {
             writer.advance_time(now);
             writer.tick(membership)
         });
+        next
     }
 
     /// Acts, one act at a time as long as a log records.
@@ -451,7 +460,7 @@ impl Shared {
         if let Some(trigger) = reached {
             self.write(|writer, membership| {
                 writer.advance_time(now);
-                writer.reached(token.index(), trigger, membership)
+                writer.reached(token, trigger, membership)
             });
         }
     }
@@ -487,7 +496,7 @@ impl Shared {
         };
         self.write(|writer, membership| {
             writer.advance_time(now);
-            writer.tried(token.index(), passed, took, membership)
+            writer.tried(token, passed, took, membership)
         });
     }
 }
@@ -508,5 +517,48 @@ fn sooner(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A verdict that waited for the writer's lock must not hit who has the slot by then.
+    #[test]
+    fn what_a_former_owner_of_a_slot_did_is_not_held_against_the_next() {
+        let resolver = Resolver::new("payments".parse().unwrap(), Config::default());
+        let member = |n: u32, incarnation| {
+            let id = format!("p-{n}").parse().unwrap();
+            let endpoint = "127.0.0.1:80".parse().unwrap();
+            let service = "payments".parse().unwrap();
+            Instance::new(service, id, Incarnation::new(incarnation), endpoint)
+        };
+        let apply = |first, revision| {
+            let members = std::iter::once(member(0, first)).chain((1..10).map(|n| member(n, 1)));
+            let members = members.map(Arc::new).collect();
+            let scope = crate::Scope::Service("payments".parse().unwrap());
+            resolver.apply(&Snapshot::new(scope, Revision::new(revision), members));
+        };
+        apply(1, 1);
+        let context = PickContext::new(Monotonic::ZERO, 1);
+        let old = loop {
+            let choice = resolver.choose(&context).unwrap();
+            if choice.instance.id.as_str() == "p-0" {
+                break choice.token;
+            }
+        };
+        let hot = resolver.0.slab.slot(old.index()).unwrap();
+        let failure = resolver.0.effects.of(Report::Error);
+        let streaks = (0..5).filter_map(|_| hot.count(failure, 1)).last().unwrap();
+        apply(2, 2);
+        let view = resolver.0.view.load();
+        let now = view.members.member(old.index()).unwrap();
+        assert_eq!(now.instance.incarnation, Incarnation::new(2));
+        resolver.0.failed_again(old, streaks, Monotonic::ZERO);
+        resolver
+            .0
+            .settle_trial(old.as_trial(), &Outcome::Failure.into(), Monotonic::ZERO);
+        assert_eq!(resolver.0.view.load().census.ejected, 0);
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A slot belongs to one id under one incarnation for as long as it is a member. Slots stand in segments that
 //! never move, so a completion finds its own by name alone, whatever became of the membership since. A slot
-//! may be used again, its generation is not, so a late completion finds either its own slot or none.
+//! may be used again, its generation is not, so a late completion finds either its own slot or none. What is
+//! written after that (a sample of an average, a call more in an interval) may reach the next owner, if the
+//! slot changes hands at that very moment.
 
 mod claim;
 mod hot;
@@ -190,7 +192,8 @@ impl Free {
             slot
         };
         slab.ensure(slot);
-        self.generation = self.generation.wrapping_add(1);
+        // Generation 0 is nobody's.
+        self.generation = self.generation.wrapping_add(1).max(1);
         slab.slot(slot)?.begin_life(self.generation);
         Some((slot, self.generation))
     }
@@ -246,6 +249,17 @@ mod tests {
         assert!(!slot.begin(generation));
         assert!(slot.begin(newer));
         assert_eq!(slot.in_flight(), 1);
+    }
+
+    #[test]
+    fn generation_zero_is_nobodys_after_four_billion_lives() {
+        let slab = Slab::default();
+        let mut free = Free {
+            generation: u32::MAX,
+            ..Free::default()
+        };
+        let (slot, generation) = free.allocate(&slab).unwrap();
+        assert!(slab.slot(slot).unwrap().begin(generation));
     }
 
     #[test]

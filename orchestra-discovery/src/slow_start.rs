@@ -126,6 +126,11 @@ impl Ramp {
         self.started = self.started.min(now);
     }
 
+    /// The moment of its start was not known exactly: it is not before this one.
+    pub(crate) fn postpone(&mut self, to: Monotonic) {
+        self.started = self.started.max(to);
+    }
+
     /// A check found it unhealthy.
     pub fn became_unhealthy(&mut self) {
         self.started = Monotonic::MAX;

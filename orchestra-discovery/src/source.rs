@@ -31,14 +31,17 @@ use crate::error::Result;
 /// use orchestra_discovery::{Capabilities, MemoryRegistry, Source};
 ///
 /// assert_eq!(MemoryRegistry::default().capabilities(), Capabilities::full());
-/// assert!(!Capabilities::default().resume);
+/// let simple = Capabilities::default().all_services();
+/// assert!(simple.all_services && !simple.resume);
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// [`Scope::All`] is understood.
+    /// [`Scope::All`] is understood; without this it is refused as
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
     pub all_services: bool,
-    /// A watch continues from a revision that is not the latest, as long as it is remembered.
+    /// A watch continues from a revision that is not the latest, as long as it is remembered; without this any
+    /// but the latest may be answered by [`WatchEvent::Resync`].
     pub resume: bool,
 }
 
@@ -49,6 +52,20 @@ impl Capabilities {
             all_services: true,
             resume: true,
         }
+    }
+
+    /// All services at once too.
+    #[must_use]
+    pub const fn all_services(mut self) -> Self {
+        self.all_services = true;
+        self
+    }
+
+    /// Watches from an earlier revision too.
+    #[must_use]
+    pub const fn resume(mut self) -> Self {
+        self.resume = true;
+        self
     }
 }
 
@@ -62,7 +79,11 @@ impl Capabilities {
 ///    says [`WatchEvent::Resync`]; it never skips silently. A revision that the source does not remember,
 ///    or has never given out, is answered by `Resync`.
 /// 4. A failed call says nothing about the members: an empty answer means that there are none.
-/// 5. Dropping the future of a call, or a watch, leaves no trace; a dropped [`Watch::next`] loses no change.
+/// 5. An instance keeps its incarnation for as long as it is listed, and one that is gone comes back under a
+///    greater one.
+/// 6. Dropping the future of a call, or a watch, leaves no trace; a dropped [`Watch::next`] loses no change.
+///
+/// Under the feature `test-util`, `source_suite!` tests them.
 ///
 /// ```
 /// use orchestra_discovery::{MemoryRegistry, Scope, Source};

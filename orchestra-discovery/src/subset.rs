@@ -68,6 +68,21 @@ pub struct SubsetPlan {
     unindexed: u64,
 }
 
+/// The name of the subset of these keys and values; never zero.
+fn named(keys: &[Arc<str>], values: &[Box<str>]) -> u64 {
+    let mut text = String::new();
+    let parts = keys
+        .iter()
+        .map(|key| &**key)
+        .chain(values.iter().map(|value| &**value));
+    for part in parts {
+        text.push_str(part);
+        // No label has it.
+        text.push('\0');
+    }
+    twox_hash::XxHash64::oneshot(keys.len() as u64, text.as_bytes()).max(1)
+}
+
 #[derive(Clone)]
 struct Table {
     keys: Arc<[Arc<str>]>,
@@ -178,23 +193,29 @@ impl SubsetPlan {
         self.unindexed
     }
 
-    /// The positions of every subset and default subset that has members.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &[u32]> {
-        let subsets = self.tables.iter().flat_map(|table| &table.subsets);
+    /// The positions of every subset and default subset that has members, each by a name that stays its own
+    /// whatever other subsets there are.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (u64, &[u32])> {
+        let subsets = self.tables.iter().flat_map(|table| {
+            let named = |subset: &'_ Subset| named(&table.keys, &subset.values);
+            let subsets = table.subsets.iter();
+            subsets.map(move |subset| (named(subset), &*subset.members))
+        });
         let own = self
             .tables
             .iter()
             .filter_map(|table| match &table.otherwise {
-                Otherwise::Own(resolved) => Some(resolved),
+                Otherwise::Own(resolved) => Some((named(&table.keys, &[]), resolved)),
                 Otherwise::General | Otherwise::Table(_) => None,
             });
+        let general = (named(&[], &[]), &self.fallback);
         let defaults = own
-            .chain([&self.fallback])
-            .filter_map(|resolved| match resolved {
-                Resolved::Default(members) if !members.is_empty() => Some(&**members),
+            .chain([general])
+            .filter_map(|(name, resolved)| match resolved {
+                Resolved::Default(members) if !members.is_empty() => Some((name, &**members)),
                 _ => None,
             });
-        subsets.map(|subset| &*subset.members).chain(defaults)
+        subsets.chain(defaults)
     }
 
     fn general(&self) -> Match<'_> {

@@ -29,7 +29,8 @@ use crate::{Body, Error, Policy};
 /// A clone is one reference count. It is a [`tower_service::Service`], and [`send`](Self::send) needs
 /// only `&self`. From the request's extensions it reads an [`orchestra_core::Deadline`] (by the same
 /// clock), an [`orchestra_core::TraceContext`] and an [`orchestra_core::Selector`] that limits the
-/// instances; headers tell the same of a caller further away.
+/// instances; headers tell deadline and trace of a caller further away. Which of the instances it should be, a
+/// [`HashKey`](crate::pick::HashKey) or a [`Sticky`](crate::pick::Sticky) says there.
 ///
 /// A response is returned whatever its status; an error means that there is none. Dropping the future of
 /// a call gives the attempt up and tells [`Pick::complete`] nothing but [`Outcome::Neutral`]. The

@@ -31,7 +31,38 @@ pub struct PickRequest<'a> {
     pub tried: &'a [InstanceId],
     /// Only instances whose labels match may be chosen.
     pub subset: Option<&'a Selector>,
+    /// What the call is about ([`HashKey`]), for whoever chooses by hash.
+    pub hash: Option<u64>,
+    /// Whom it should go to if possible at all ([`Sticky`]).
+    pub sticky: Option<&'a InstanceId>,
 }
+
+/// In the extensions of a request: a hash of what it is about, such as a user or a key. Where instances are
+/// chosen by hash, calls with the same one go to the same instance as long as it is there; elsewhere it means
+/// nothing.
+///
+/// ```
+/// use orchestra_mesh::{Body, pick::HashKey};
+///
+/// let mut request = http::Request::get("/carts/7").body(Body::empty())?;
+/// request.extensions_mut().insert(HashKey(7));
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HashKey(pub u64);
+
+/// In the extensions of a request: the instance that it should go to, as a cookie may ask, as long as it takes
+/// calls and has not been tried. [`RoundRobin`] does not heed it.
+///
+/// ```
+/// use orchestra_mesh::{Body, pick::Sticky};
+///
+/// let mut request = http::Request::get("/carts/7").body(Body::empty())?;
+/// request.extensions_mut().insert(Sticky("cart-1".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Sticky(pub InstanceId);
 
 impl<'a> PickRequest<'a> {
     /// A first choice among all instances.
@@ -41,6 +72,8 @@ impl<'a> PickRequest<'a> {
             draw,
             tried: &[],
             subset: None,
+            hash: None,
+            sticky: None,
         }
     }
 
@@ -55,6 +88,20 @@ impl<'a> PickRequest<'a> {
     #[must_use]
     pub const fn subset(mut self, subset: Option<&'a Selector>) -> Self {
         self.subset = subset;
+        self
+    }
+
+    /// Is about this.
+    #[must_use]
+    pub const fn hash(mut self, hash: Option<u64>) -> Self {
+        self.hash = hash;
+        self
+    }
+
+    /// Should go there.
+    #[must_use]
+    pub const fn sticky(mut self, sticky: Option<&'a InstanceId>) -> Self {
+        self.sticky = sticky;
         self
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::{Clock, ServiceName};
+use orchestra_core::{Clock, Locality, ServiceName};
 use orchestra_discovery::{
     Cache, Follow, Gates, HealthCheck, Registry, Resolver, Source, follow, resolver,
 };
@@ -33,6 +33,7 @@ pub(crate) struct Plan {
     pub(crate) policy: Policy,
     pub(crate) policies: HashMap<ServiceName, Policy>,
     pub(crate) headers: http::HeaderMap,
+    pub(crate) locality: Option<Locality>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) seed: Option<u64>,
     pub(crate) discovery_events: Fan<orchestra_discovery::Event>,
@@ -86,6 +87,12 @@ impl Clients {
 
     pub(crate) fn resolver(&self, service: &ServiceName) -> Result<Resolver> {
         self.with(service, |known| known.resolver.clone())
+    }
+
+    /// Waits until the first members are known.
+    pub(crate) async fn resolved(&self, service: &ServiceName) -> Result<()> {
+        let ready = self.with(service, |known| known.follow.ready())?;
+        Ok(ready.await?)
     }
 
     fn with<T>(&self, service: &ServiceName, take: impl FnOnce(&Service) -> T) -> Result<T> {
@@ -203,13 +210,16 @@ impl Plan {
     fn source(&self) -> Arc<dyn Source> {
         match &self.cache {
             Some(cache) => Arc::new(cache.clone()),
-            None => Arc::new(Arc::clone(&self.registry)),
+            None => Arc::<dyn Registry>::clone(&self.registry),
         }
     }
 
     fn client(&self, service: &ServiceName, resolver: &Resolver, policy: Policy) -> Result<Client> {
-        let pick = Arc::new(crate::wire::pick::ResolverPick::new(resolver.clone()));
-        let mut builder = Client::builder(service.clone(), pick)
+        let mut pick = crate::wire::pick::ResolverPick::new(resolver.clone());
+        if let Some(locality) = &self.locality {
+            pick = pick.locality(locality.clone());
+        }
+        let mut builder = Client::builder(service.clone(), Arc::new(pick))
             .policy(policy)
             .headers(&self.headers)
             .clock(Arc::clone(&self.clock))

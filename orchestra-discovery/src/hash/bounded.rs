@@ -6,7 +6,7 @@
 //! depends on the hash alone, so that the overflow of one node does not fall on its neighbour (Chen, Coleman,
 //! Shrivastava, "Revisiting Consistent Hashing with Bounded Loads", 2019); if all have more, the one that exceeds its
 //! limit least is taken. Limits, order and arithmetic are those of Envoy's `hash_balance_factor`
-//! (`thread_aware_lb_impl.cc`).
+//! (`thread_aware_lb_impl.cc`); only the order after the first 64 nodes is another one, which takes no memory.
 
 mod shuffle;
 
@@ -57,7 +57,7 @@ impl Bounded {
     /// The node for a call of this hash, which the table gives to `first`.
     ///
     /// `in_flight` tells the calls in flight on a node, or `None` if it must not be chosen; `total` is the sum over
-    /// all. A few nodes are looked at without memory; with many overloaded, it costs up to a pass over all of them.
+    /// all. It takes no memory; with many overloaded, it costs up to a pass over all of them.
     pub fn choose(
         &self,
         hash: u64,

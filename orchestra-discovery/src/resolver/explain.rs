@@ -1,5 +1,6 @@
 //! Why a call went where it went.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -127,6 +128,8 @@ pub enum Way {
     Trial,
     /// The balancer's choices refused, and it was the next that did not.
     NextThatAdmits,
+    /// All refused, and it was drawn past its gate, as the configuration wants it.
+    PastItsGate,
     /// Nobody was picked.
     Nobody,
 }
@@ -294,9 +297,10 @@ impl Shared {
         let plan = view.plan(context);
         let pool = plan.and_then(|plan| plan.pool(context.hash.unwrap_or(context.draw)));
         let fates = self.writer.lock().fates(&self.config);
+        let places = Places::of(plan, pool);
         let mut members: Vec<_> = view
             .all()
-            .map(|member| self.considered(view, plan, pool, member, context))
+            .map(|member| self.considered(view, &places, member, context))
             .collect();
         for considered in &mut members {
             if let Some(Fate { weight, reason }) = fates.get(&considered.id) {
@@ -309,6 +313,7 @@ impl Shared {
             }
         }
         let mut refused = Refused::default();
+        refused.all = Some(Vec::new());
         let admitted = self.admitted(view, context, &mut refused);
         let way = admitted.map_or(Way::Nobody, |admitted| admitted.way);
         let choice = match admitted {
@@ -319,12 +324,13 @@ impl Shared {
             .as_ref()
             .ok()
             .map(|choice| choice.instance.id.clone());
+        let refusing: HashSet<u32> = refused.all.take().into_iter().flatten().collect();
         for considered in &mut members {
             if Some(&considered.id) == picked.as_ref() {
                 considered.verdict = Verdict::Picked;
             } else if view
                 .find(&considered.id)
-                .is_some_and(|member| refused.contains(member.slot))
+                .is_some_and(|member| refusing.contains(&member.slot))
             {
                 considered.verdict = Verdict::Refused;
             }
@@ -344,18 +350,18 @@ impl Shared {
     fn considered(
         &self,
         view: &View,
-        plan: Option<&Plan>,
-        pool: Option<&Pool>,
+        places: &Places<'_>,
         member: &Member,
         context: &PickContext<'_>,
     ) -> Considered {
-        let holds = |pool: &&Pool| pool.slots.contains(&member.slot);
-        let chosen = pool.filter(holds);
-        let any = chosen.or_else(|| plan.and_then(|plan| plan.pools().find(holds)));
         let none = Refused::default();
-        let at = any.and_then(|pool| {
-            let index = pool.slots.iter().position(|&slot| slot == member.slot)?;
-            Some((self.candidates(view, pool, context, &none), index))
+        let place = places.0.get(&member.slot);
+        let is_chosen = place.is_some_and(|place| place.is_chosen);
+        let at = place.map(|place| {
+            (
+                self.candidates(view, place.pool, context, &none),
+                place.index,
+            )
         });
         let hot = self.slab.slot(member.slot);
         let latency = hot.and_then(|hot| hot.latency(self.follow, context.now));
@@ -378,11 +384,43 @@ impl Shared {
             provenance: Provenance::new(),
             verdict: if context.has_tried(&instance.id) {
                 Verdict::Tried
-            } else if chosen.is_some() {
+            } else if is_chosen {
                 Verdict::Open
             } else {
                 Verdict::Elsewhere
             },
         }
+    }
+}
+
+/// Where each member stands: in the pool that the call goes to, or in another one.
+struct Places<'p>(HashMap<u32, Place<'p>>);
+
+struct Place<'p> {
+    pool: &'p Pool,
+    index: usize,
+    is_chosen: bool,
+}
+
+impl<'p> Places<'p> {
+    fn of(plan: Option<&'p Plan>, chosen: Option<&'p Pool>) -> Self {
+        let mut places = HashMap::new();
+        let others = plan.into_iter().flat_map(Plan::pools);
+        for (pool, is_chosen) in others
+            .map(|pool| (pool, false))
+            .chain(chosen.map(|pool| (pool, true)))
+        {
+            for (index, &slot) in pool.slots.iter().enumerate() {
+                places.insert(
+                    slot,
+                    Place {
+                        pool,
+                        index,
+                        is_chosen,
+                    },
+                );
+            }
+        }
+        Self(places)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use orchestra_core::{InstanceId, Labels, Locality, Monotonic, Outcome, ServiceName};
@@ -44,6 +45,8 @@ use crate::source::{Change, Revision, Snapshot};
 #[derive(Debug)]
 pub struct DecisionLog {
     limit: usize,
+    /// No more is recorded: calls look at this and at nothing else.
+    is_full: AtomicBool,
     records: Mutex<Vec<Record>>,
 }
 
@@ -223,6 +226,7 @@ impl DecisionLog {
     pub fn new(limit: NonZeroUsize) -> Self {
         Self {
             limit: limit.get(),
+            is_full: AtomicBool::new(false),
             records: Mutex::default(),
         }
     }
@@ -244,8 +248,15 @@ impl DecisionLog {
 
     /// Waits for one's turn; `None` once it is full.
     pub(super) fn turn(&self) -> Option<Turn<'_>> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return None;
+        }
         let records = self.records.lock();
-        (records.len() < self.limit).then_some(Turn(records))
+        if records.len() < self.limit {
+            return Some(Turn(records));
+        }
+        self.is_full.store(true, Ordering::Relaxed);
+        None
     }
 
     /// Leads a new resolver of this configuration through what was recorded.

@@ -77,17 +77,23 @@ impl Shared {
         if let Some(mut turn) = turn {
             turn.push(Record::pick(context, &choice));
         }
-        if self.config.pick_events {
-            self.config.events.emit(&match &choice {
-                Ok(choice) => Event::Picked {
-                    service: self.service.clone(),
-                    id: choice.instance.id.clone(),
-                    trial: choice.token.is_trial(),
-                },
-                Err(none) => Event::NotPicked(none.clone()),
-            });
-        }
+        self.tell_pick(&choice);
         choice
+    }
+
+    /// Tells a pick, if picks are to be told.
+    pub(super) fn tell_pick(&self, choice: &Result<Choice, NoCandidate>) {
+        if !self.config.pick_events {
+            return;
+        }
+        self.config.events.emit(&match choice {
+            Ok(choice) => Event::Picked {
+                service: self.service.clone(),
+                id: choice.instance.id.clone(),
+                trial: choice.token.is_trial(),
+            },
+            Err(none) => Event::NotPicked(none.clone()),
+        });
     }
 
     #[cold]
@@ -113,13 +119,13 @@ impl Shared {
         {
             return Some(admitted);
         }
-        if !view.trials.is_empty()
+        let plan = view.plan(context)?;
+        if plan.trials.may_be_due(context.now)
             && context.tried.is_empty()
-            && let Some(admitted) = self.try_out(view, context, refused)
+            && let Some(admitted) = self.try_out(view, plan, context, refused)
         {
             return Some(admitted);
         }
-        let plan = view.plan(context)?;
         let pool = plan.pool(context.hash.unwrap_or(context.draw))?;
         while !refused.is_full() {
             let candidates = self.candidates(view, pool, context, refused);
@@ -148,7 +154,7 @@ impl Shared {
         Candidates::new((&self.slab, self.follow), (view, pool), context, refused)
     }
 
-    /// The one that the call asks for, if calls may go to it.
+    /// The one that the call asks for, if calls may go to it; linear in the members.
     #[cold]
     fn stick<'v>(
         &self,
@@ -171,10 +177,11 @@ impl Shared {
     fn try_out<'v>(
         &self,
         view: &'v View,
+        plan: &Plan,
         context: &PickContext<'_>,
         refused: &mut Refused,
     ) -> Option<Admitted<'v>> {
-        let trial = view.trials.iter().find(|trial| trial.claim(context.now))?;
+        let trial = plan.trials.claim(context.now)?;
         let member = view.members.member(trial.slot)?;
         self.admit(member, Way::Trial, context.now, refused)
     }
@@ -226,7 +233,7 @@ impl Shared {
         Admitted {
             member,
             gate: None,
-            way: Way::NextThatAdmits,
+            way: Way::PastItsGate,
         }
     }
 

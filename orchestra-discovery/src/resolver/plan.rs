@@ -2,16 +2,17 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use orchestra_core::Labels;
 
 use crate::balance::{Balancer, Familiar, PoolMembers, Prepared};
 use crate::locality::{LocalityWeights, ZonePlan};
-use crate::priority::{self, Availability, Counts, PriorityLoad};
+use crate::priority::{self, Availability, Counts, OnPanic, PriorityLoad};
 use crate::subset::{Match, SubsetConfig, SubsetPlan};
 use crate::weights::Weights;
 
-use super::view::Members;
+use super::view::{Members, Trial, Trials};
 use super::zoning::Zones;
 
 /// How fit a member that takes calls is.
@@ -74,6 +75,7 @@ pub(crate) struct Plan {
     load: Option<PriorityLoad>,
     /// All calls go to the one pool of the first tier's healthy ones.
     is_simple: bool,
+    pub(crate) trials: Trials,
 }
 
 /// What plans are made with.
@@ -82,13 +84,15 @@ pub(crate) struct Planner<'a> {
     pub(crate) members: &'a Members,
     pub(crate) priorities: &'a priority::Config,
     pub(crate) zones: Option<Zones<'a>>,
+    /// By slot.
+    pub(crate) trials: &'a BTreeMap<u32, Arc<Trial>>,
     /// What balancers prepared for the pools of the view before.
     pub(crate) before: &'a mut BTreeMap<PoolKey, Prepared>,
     pub(crate) after: BTreeMap<PoolKey, Prepared>,
 }
 
-/// Subset, priority, fitness (2 for all), zone.
-pub(crate) type PoolKey = (u32, u32, Fitness, u32);
+/// Subset by its name (0 for all), priority, fitness (unfit for all), zone.
+pub(crate) type PoolKey = (u64, u32, Fitness, u32);
 
 #[derive(Debug, Default)]
 struct Sorted<'a> {
@@ -99,18 +103,22 @@ struct Sorted<'a> {
 
 impl Planner<'_> {
     /// The plan for these members, in the order of their ids.
-    pub(crate) fn plan(&mut self, subset: u32, eligible: &[Eligible]) -> Plan {
+    pub(crate) fn plan(&mut self, subset: u64, eligible: &[Eligible]) -> Plan {
         let tiers = tiers(eligible);
         let levels: Vec<_> = tiers.values().map(|tier| level(tier).into()).collect();
         let load = PriorityLoad::new(self.priorities, &levels);
         let tier = |(index, (&priority, sorted)): (usize, (&u32, &Sorted<'_>))| {
             let in_panic = load.shares().get(index).is_some_and(|share| share.panic);
-            let all: &[Eligible] = if in_panic { &sorted.all } else { &[] };
+            let spreads = in_panic && self.priorities.on_panic == OnPanic::AnyHost;
+            let all: &[Eligible] = if spreads { &sorted.all } else { &[] };
             let key = |fitness| (subset, priority, fitness);
-            let zoned = index == 0 && !in_panic;
+            // Calls stay near in the first tier alone; weights of zones hold wherever calls go by fitness.
+            let weighted = !in_panic && self.zones.is_some_and(Zones::is_weighted);
+            let zoned = weighted || (index == 0 && !in_panic);
+            let (healthy, degraded) = (&sorted.healthy, &sorted.degraded);
             Tier {
-                healthy: self.area(key(Fitness::Healthy), &sorted.healthy, &sorted.all, zoned),
-                degraded: self.area(key(Fitness::Degraded), &sorted.degraded, &[], false),
+                healthy: self.area(key(Fitness::Healthy), healthy, &sorted.all, zoned),
+                degraded: self.area(key(Fitness::Degraded), degraded, &sorted.all, weighted),
                 all: self.area(key(Fitness::Unfit), all, &[], false),
             }
         };
@@ -118,14 +126,36 @@ impl Planner<'_> {
         Plan {
             is_simple: is_simple(&built, &load),
             tiers: built,
+            trials: self.trials(&tiers, &load),
             load: Some(load),
         }
+    }
+
+    /// The trials of members in a tier that calls go to, or in one before it.
+    fn trials(&self, tiers: &BTreeMap<u32, Sorted<'_>>, load: &PriorityLoad) -> Trials {
+        if self.trials.is_empty() {
+            return Trials::default();
+        }
+        let is_used = |share: &&priority::Share| share.healthy + share.degraded > 0;
+        let unused = load
+            .shares()
+            .iter()
+            .rev()
+            .take_while(|share| !is_used(share))
+            .count();
+        let used = match tiers.len() - unused.min(tiers.len()) {
+            0 => tiers.len(),
+            used => used,
+        };
+        let members = tiers.values().take(used).flat_map(|tier| tier.all.iter());
+        let trials = members.filter_map(|member| self.trials.get(&member.slot).map(Arc::clone));
+        Trials::new(trials.collect())
     }
 
     /// The pools of these, out of `all` of their tier.
     fn area(
         &mut self,
-        key: (u32, u32, Fitness),
+        key: (u64, u32, Fitness),
         members: &[Eligible],
         all: &[Eligible],
         zoned: bool,
@@ -142,7 +172,8 @@ impl Planner<'_> {
             };
         };
         let mut by_zone = Vec::new();
-        for member in members {
+        let is_open = |member: &&Eligible| zones.is_none_or(|zones| zones.is_open(member.zone));
+        for member in members.iter().filter(is_open) {
             let zone = member.zone as usize;
             if by_zone.len() <= zone {
                 by_zone.resize_with(zone + 1, Vec::new);
@@ -160,7 +191,7 @@ impl Planner<'_> {
 
     fn pool(
         &mut self,
-        (subset, priority, fitness): (u32, u32, Fitness),
+        (subset, priority, fitness): (u64, u32, Fitness),
         zone: u32,
         members: &[Eligible],
     ) -> Pool {
@@ -190,11 +221,11 @@ impl Planner<'_> {
         });
         let index = SubsetPlan::new(config, labels);
         let mut plans = HashMap::new();
-        for (number, positions) in (1..).zip(index.all()) {
+        for (name, positions) in index.all() {
             let members = positions.iter();
             let members = members.filter_map(|&position| eligible.get(position as usize).copied());
             let members: Vec<_> = members.collect();
-            plans.insert(address(positions), self.plan(number, &members));
+            plans.insert(address(positions), self.plan(name, &members));
         }
         Subsets { index, plans }
     }
@@ -247,10 +278,11 @@ impl Plan {
         area.pool(draw)
     }
 
-    /// All pools, the most preferred first.
+    /// All pools, the most preferred first, each member in one of them.
     pub(crate) fn pools(&self) -> impl Iterator<Item = &Pool> {
-        let healthy = self.tiers.iter().flat_map(|tier| &tier.healthy.pools);
-        let degraded = self.tiers.iter().flat_map(|tier| &tier.degraded.pools);
+        let by_fitness = || self.tiers.iter().filter(|tier| tier.all.pools.is_empty());
+        let healthy = by_fitness().flat_map(|tier| &tier.healthy.pools);
+        let degraded = by_fitness().flat_map(|tier| &tier.degraded.pools);
         let all = self.tiers.iter().flat_map(|tier| &tier.all.pools);
         healthy.chain(degraded).chain(all)
     }

@@ -92,10 +92,14 @@ impl Census {
     }
 }
 
-/// When an ejected member may be tried by a call.
+/// When an ejected member may be tried by a call. It outlives the view, and so does its claim: a change of
+/// something else is no reason for another trial beside the one that is under way.
 #[derive(Debug)]
 pub(crate) struct Trial {
     pub(crate) slot: u32,
+    generation: u32,
+    /// When the detector allowed it.
+    allowed: Monotonic,
     due: AtomicU64,
 }
 
@@ -103,15 +107,22 @@ pub(crate) struct Trial {
 const TRIAL_LEASE: Duration = Duration::from_secs(5);
 
 impl Trial {
-    pub(crate) fn new(slot: u32, due: Monotonic) -> Self {
+    pub(crate) fn new(slot: u32, generation: u32, allowed: Monotonic) -> Self {
         Self {
             slot,
-            due: AtomicU64::new(due.as_nanos()),
+            generation,
+            allowed,
+            due: AtomicU64::new(allowed.as_nanos()),
         }
     }
 
+    /// Whether it is the trial of this owner of the slot that was allowed then.
+    pub(crate) fn is_that(&self, generation: u32, allowed: Monotonic) -> bool {
+        self.generation == generation && self.allowed == allowed
+    }
+
     /// Whether this call is the trial; of those that ask at once one is.
-    pub(crate) fn claim(&self, now: Monotonic) -> bool {
+    fn claim(&self, now: Monotonic) -> bool {
         let due = self.due.load(Ordering::Relaxed);
         due <= now.as_nanos() && {
             let next = (now + TRIAL_LEASE).as_nanos();
@@ -123,6 +134,47 @@ impl Trial {
     }
 }
 
+/// The trials among the members of a plan.
+#[derive(Debug)]
+pub(crate) struct Trials {
+    /// No trial is due before.
+    next: AtomicU64,
+    trials: Box<[Arc<Trial>]>,
+}
+
+impl Default for Trials {
+    fn default() -> Self {
+        Self::new(Box::default())
+    }
+}
+
+impl Trials {
+    pub(crate) fn new(trials: Box<[Arc<Trial>]>) -> Self {
+        let next = AtomicU64::new(first_due(&trials));
+        Self { next, trials }
+    }
+
+    /// Whether a call may have to be a trial: one look, as long as none is due.
+    #[inline]
+    pub(crate) fn may_be_due(&self, now: Monotonic) -> bool {
+        self.next.load(Ordering::Relaxed) <= now.as_nanos()
+    }
+
+    /// The trial that this call is, if one is due.
+    #[cold]
+    pub(crate) fn claim(&self, now: Monotonic) -> Option<&Trial> {
+        let claimed = self.trials.iter().find(|trial| trial.claim(now));
+        // Another call may have moved one meanwhile: then somebody looks once too often.
+        self.next.store(first_due(&self.trials), Ordering::Relaxed);
+        claimed.map(|trial| &**trial)
+    }
+}
+
+fn first_due(trials: &[Arc<Trial>]) -> u64 {
+    let due = trials.iter().map(|trial| trial.due.load(Ordering::Relaxed));
+    due.min().unwrap_or(u64::MAX)
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct View {
     pub(crate) revision: Revision,
@@ -131,7 +183,6 @@ pub(crate) struct View {
     pub(crate) order: Arc<[u32]>,
     pub(crate) plan: Plan,
     pub(crate) subsets: Option<Subsets>,
-    pub(crate) trials: Box<[Trial]>,
     pub(crate) thresholds: Thresholds,
     pub(crate) census: Census,
 }
@@ -176,6 +227,8 @@ const REMEMBERED: usize = 8;
 pub(crate) struct Refused {
     slots: [u32; REMEMBERED],
     pub(crate) count: u32,
+    /// All of them, if they are wanted.
+    pub(crate) all: Option<Vec<u32>>,
     pub(crate) reason: Option<&'static str>,
     pub(crate) retry_after: Option<Duration>,
 }
@@ -197,6 +250,9 @@ impl Refused {
     pub(crate) fn add(&mut self, slot: u32, refusal: Refusal) {
         if let Some(place) = self.slots.get_mut(self.count as usize) {
             *place = slot;
+        }
+        if let Some(all) = &mut self.all {
+            all.push(slot);
         }
         self.count += 1;
         self.reason = Some(refusal.reason);

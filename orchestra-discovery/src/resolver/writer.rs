@@ -16,12 +16,12 @@ use orchestra_core::{InstanceId, Monotonic, ServiceName};
 use self::state::State;
 use super::config::Config;
 use super::plan::PoolKey;
-use super::view::{Member, Members};
+use super::view::{Member, Members, Trial};
 use super::zoning::ZoneNumbers;
 use crate::balance::{Prepared, mix};
 use crate::event::Event;
 use crate::outlier::Detector;
-use crate::slab::{Follow, Free, Slab, number};
+use crate::slab::{Follow, Free, Slab, Token, number};
 use crate::source::{Revision, Snapshot};
 
 /// Housekeeping at least this often, if there are calls.
@@ -30,6 +30,8 @@ const IDLE: Duration = Duration::from_secs(1);
 const RAMP_STEP: Duration = Duration::from_millis(100);
 /// How often moments are brought up to date: far more often than they wrap.
 const REFRESH: Duration = Duration::from_secs(3_600);
+/// After such a silence nothing is known any more: a third of the time in which moments wrap.
+const LONG_SILENCE: Duration = Duration::from_secs(4 * 86_400);
 
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -41,6 +43,8 @@ pub(super) struct Writer {
     zones: ZoneNumbers,
     detector: Detector,
     prepared: BTreeMap<PoolKey, Prepared>,
+    /// By slot.
+    trials: BTreeMap<u32, Arc<Trial>>,
     /// The latest moment that was heard of.
     now: Monotonic,
     refreshed: Monotonic,
@@ -49,6 +53,8 @@ pub(super) struct Writer {
     exceeds: bool,
     /// Some weight of the view was still rising.
     is_rising: bool,
+    /// Members that began to rise since a moment was heard of.
+    begun: Vec<u32>,
     draws: u64,
     in_panic: bool,
     events: Vec<Event>,
@@ -65,11 +71,13 @@ impl Writer {
             zones: ZoneNumbers::new(config.zoning.as_ref()),
             detector: Detector::new(config.outliers.clone()),
             prepared: BTreeMap::new(),
+            trials: BTreeMap::new(),
             now: Monotonic::ZERO,
             refreshed: Monotonic::ZERO,
             weighed: None,
             exceeds: false,
             is_rising: false,
+            begun: Vec::new(),
             draws: config.seed,
             in_panic: false,
             events: Vec::new(),
@@ -89,7 +97,24 @@ impl Writer {
     }
 
     pub(super) fn advance_time(&mut self, now: Monotonic) {
-        self.now = self.now.max(now);
+        if now <= self.now {
+            return;
+        }
+        self.now = now;
+        // What began since a moment was heard of last began at an unknown one, not before all of the silence.
+        for slot in std::mem::take(&mut self.begun) {
+            if let Some(state) = self.state_mut(slot) {
+                state.ramp.postpone(now);
+            }
+        }
+    }
+
+    /// Notes that the weight of a member begins to rise about now.
+    fn begins_to_rise(&mut self, slot: u32, config: &Config) {
+        if config.slow_start.is_some() {
+            self.begun.push(slot);
+            self.is_rising = true;
+        }
     }
 
     fn draw(&mut self) -> u64 {
@@ -114,14 +139,22 @@ impl Writer {
         self.members.member(*self.order.get(at)?)
     }
 
+    /// Whether a call belongs to the member that the slot has now.
+    fn is_current(&self, token: Token) -> bool {
+        let member = self.members.member(token.index());
+        member.is_some_and(|member| member.generation == token.generation())
+    }
+
     fn id(&self, slot: u32) -> Option<&InstanceId> {
         Some(&self.members.member(slot)?.instance.id)
     }
 
     pub(super) fn set_callers(&mut self, callers: &Snapshot) {
-        let places = callers.instances().iter();
+        // Those that call: one that drains or was taken out of service counts no more.
+        let callers = callers.instances().iter();
+        let calling = callers.filter(|instance| instance.takes_calls());
         self.zones
-            .set_callers(places.map(|instance| &instance.locality));
+            .set_callers(calling.map(|instance| &instance.locality));
     }
 }
 

@@ -42,8 +42,8 @@ pub enum Zoning {
         /// When to do so.
         config: ZoneConfig,
     },
-    /// In proportion to weights of zones, less what is not available of them; zones that are not listed have
-    /// weight 1.
+    /// In proportion to weights of zones, less what is not available of them, in every priority and among the
+    /// degraded too; zones that are not listed have weight 1. A zone of weight 0 takes no calls, except in panic.
     Weighted(Vec<(Locality, u32)>),
 }
 
@@ -125,6 +125,20 @@ pub(crate) struct Zones<'a> {
 }
 
 impl Zones<'_> {
+    pub(crate) fn is_weighted(self) -> bool {
+        matches!(self.zoning, Zoning::Weighted(_))
+    }
+
+    /// Whether a zone takes any calls: one of weight zero takes none, however few others there are.
+    pub(crate) fn is_open(self, zone: u32) -> bool {
+        let Zoning::Weighted(weights) = self.zoning else {
+            return true;
+        };
+        let number = |place| self.numbers.numbers.get(&zone_of(place));
+        let mut shut = weights.iter().filter(|(_, weight)| *weight == 0);
+        !shut.any(|(place, _)| number(place) == Some(&zone))
+    }
+
     /// How calls to `fit` members, out of `all`, are divided among the zones.
     pub(crate) fn division(self, fit: &[Eligible], all: &[Eligible]) -> Division {
         // Those that came too late have the number after the last.

@@ -55,7 +55,7 @@ impl Successes {
     /// Whether it is time to [halve](Self::halve).
     #[inline]
     fn count(&self, nanos: u64) -> bool {
-        let units = ((nanos + (1 << Self::UNIT >> 1)) >> Self::UNIT).min(Self::LONGEST);
+        let units = (nanos.saturating_add(1 << Self::UNIT >> 1) >> Self::UNIT).min(Self::LONGEST);
         let before = self.0.fetch_add(units << Self::TIME | 1, Ordering::Relaxed);
         before & Self::NEARLY_FULL != 0
     }
@@ -139,7 +139,9 @@ impl Streaks {
             (Trigger::ConsecutiveGateway, thresholds.gateway),
             (Trigger::ConsecutiveLocalOrigin, thresholds.local_origin),
         ];
-        let is_long = |trigger, limit: NonZeroU32| self.of(trigger) >= u64::from(limit.get());
+        // No streak is counted further.
+        let is_long =
+            |trigger, limit: NonZeroU32| self.of(trigger) >= u64::from(limit.get()).min(STREAK);
         let found = limits
             .into_iter()
             .find(|&(trigger, limit)| limit.is_some_and(|limit| is_long(trigger, limit)));
@@ -159,9 +161,7 @@ impl Hot {
     }
 
     fn forget(&self) {
-        self.latency.reset();
-        self.standing.reset();
-        self.usage.reset();
+        self.forget_calls();
         let _of_the_former = self.take_interval();
         self.streaks.store(0, Ordering::Relaxed);
     }
@@ -311,6 +311,13 @@ impl Hot {
     }
 
     /// Brings moments up to date before they wrap.
+    /// Forgets what its calls said.
+    pub(crate) fn forget_calls(&self) {
+        self.latency.reset();
+        self.standing.reset();
+        self.usage.reset();
+    }
+
     pub(crate) fn refresh(&self, follow: Follow, now: Monotonic) {
         let kept = self.latency.refresh(follow, now);
         self.standing.refresh(now, kept);

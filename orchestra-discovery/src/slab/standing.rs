@@ -38,29 +38,43 @@ impl Standing {
     #[inline]
     pub(super) fn succeeded(&self, kept: f32) {
         let word = self.0.load(Ordering::Relaxed);
-        let (until, average) = unpack(word);
-        if average >= 1.0 {
+        if unpack(word).1 >= 1.0 {
             return;
         }
-        let average = forgiven(average, kept);
-        let average = average + (1.0 - average) * share(kept);
-        let average = if average > PERFECT { 1.0 } else { average };
-        self.0.store(pack(until, average), Ordering::Relaxed);
+        self.change(|until, average| {
+            let average = forgiven(average, kept);
+            let average = average + (1.0 - average) * share(kept);
+            (until, if average > PERFECT { 1.0 } else { average })
+        });
+    }
+
+    /// Changes both at once: a wish is not lost by an average that is written at the same time.
+    fn change(&self, change: impl Fn(u32, f32) -> (u32, f32)) {
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            let (until, average) = unpack(word);
+            let (until, average) = change(until, average);
+            let next = pack(until, average);
+            let swapped =
+                self.0
+                    .compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed);
+            match swapped {
+                Ok(_) => return,
+                Err(found) => word = found,
+            }
+        }
     }
 
     /// A call failed, when so much was left of what was known before it.
     pub(super) fn failed(&self, kept: f32) {
-        let (until, average) = unpack(self.0.load(Ordering::Relaxed));
-        let average = forgiven(average, kept) * (1.0 - share(kept));
-        self.0.store(pack(until, average), Ordering::Relaxed);
+        self.change(|until, average| (until, forgiven(average, kept) * (1.0 - share(kept))));
     }
 
     /// It asked to be left alone for so long; at most five minutes are granted.
     pub(super) fn spare(&self, now: Monotonic, after: Duration) {
-        let (_, average) = unpack(self.0.load(Ordering::Relaxed));
         // Zero would mean never.
         let until = units(now + after.min(LONGEST)).max(1);
-        self.0.store(pack(until, average), Ordering::Relaxed);
+        self.change(|_, average| (until, average));
     }
 
     /// The average of successes as of the last call.
@@ -78,10 +92,10 @@ impl Standing {
 
     /// Forgets a wish that is over, before its moment comes round again, and all but so much of the failures.
     pub(super) fn refresh(&self, now: Monotonic, kept: f32) {
-        let (until, average) = unpack(self.0.load(Ordering::Relaxed));
-        let until = if self.is_spared(now) { until } else { 0 };
-        self.0
-            .store(pack(until, forgiven(average, kept)), Ordering::Relaxed);
+        self.change(|until, average| {
+            let until = if is_ahead(until, now) { until } else { 0 };
+            (until, forgiven(average, kept))
+        });
     }
 }
 

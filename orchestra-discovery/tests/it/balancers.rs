@@ -684,3 +684,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn looking_for_room_among_many_that_are_full_does_not_allocate() {
+    let resolver = resolver(
+        MaglevHash::default().bounded(100).unwrap(),
+        members(&[3; 200]),
+    );
+    // All calls are for one key, so nearly all of them look for room, and nearly everywhere.
+    let hot = draw(1).hash(4_711);
+    let mut held: Vec<_> = (0..4_000).map(|_| resolver.pick(&hot).unwrap()).collect();
+    held.reserve(500);
+    let mut pick = || held.push(resolver.pick(&hot).unwrap());
+    let allocations = orchestra_testkit::alloc::allocations(|| (0..500).for_each(|_| pick()));
+    assert_eq!(allocations, 0);
+    let calls = |n| resolver.in_flight(&id(&format!("p-{n}"))).unwrap();
+    let most = (0..200).map(calls).max().unwrap();
+    assert!(most <= 24, "{most}");
+    drop(held);
+}

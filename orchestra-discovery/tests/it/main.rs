@@ -27,6 +27,7 @@ mod health;
 mod heartbeat;
 #[cfg(feature = "http")]
 mod http;
+mod margins;
 mod p2c;
 #[cfg(feature = "http")]
 mod probes;
@@ -37,6 +38,7 @@ mod scoring;
 mod simulation;
 #[cfg(feature = "test-util")]
 mod source;
+mod trials;
 mod upstreams;
 
 #[global_allocator]

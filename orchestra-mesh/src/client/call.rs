@@ -12,7 +12,7 @@ use super::attempt::{Broken, Head, attempt};
 use crate::deadline::Patience;
 use crate::error::{Error, Kind};
 use crate::event::{self, Event};
-use crate::pick::{NoEndpoint, NoEndpointReason, PickRequest, Picked};
+use crate::pick::{HashKey, NoEndpoint, NoEndpointReason, PickRequest, Picked, Sticky};
 use crate::request::replay::Replay;
 use crate::request::{headers, outcome};
 use crate::retry::{Course, Failure, Stop};
@@ -30,6 +30,8 @@ pub(super) struct Call<'a> {
     is_hurried: bool,
     trace: Option<TraceContext>,
     subset: Option<Selector>,
+    hash: Option<HashKey>,
+    sticky: Option<Sticky>,
     tried: Vec<InstanceId>,
     attempts: u32,
 }
@@ -77,6 +79,8 @@ impl<'a> Call<'a> {
             is_hurried: false,
             trace,
             subset: extensions.get().cloned(),
+            hash: extensions.get().copied(),
+            sticky: extensions.get().cloned(),
             tried: Vec::new(),
             attempts: 0,
             shared,
@@ -157,7 +161,10 @@ impl<'a> Call<'a> {
 
     /// Leaves out the instances that were tried, unless there are no others.
     fn pick(&self, now: Monotonic) -> Result<Picked, NoEndpoint> {
-        let first = PickRequest::new(now, self.shared.draw()).subset(self.subset.as_ref());
+        let first = PickRequest::new(now, self.shared.draw())
+            .subset(self.subset.as_ref())
+            .hash(self.hash.map(|HashKey(hash)| hash))
+            .sticky(self.sticky.as_ref().map(|Sticky(id)| id));
         let pick = &self.shared.pick;
         match pick.pick(&first.tried(&self.tried)) {
             Err(none) if none.reason == NoEndpointReason::AllTried => pick.pick(&first),

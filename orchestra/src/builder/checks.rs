@@ -53,7 +53,8 @@ impl Builder {
 
     /// How far health checks may go, whichever probe makes them: where a registration leads elsewhere, no
     /// probe is made and the instance is unhealthy. Unless told otherwise as [`Reach::default`], so to no Unix
-    /// socket. A probe's own reach limits it further.
+    /// socket. A probe's own reach limits it further, and it alone judges the addresses of an endpoint that is a
+    /// host name, when it connects: give the probe the same reach.
     pub fn probe_reach(mut self, reach: Reach) -> Self {
         self.checks.reach = reach;
         self

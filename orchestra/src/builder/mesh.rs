@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+#[cfg(feature = "discovery")]
+use orchestra_core::Locality;
 use orchestra_core::{Listener, ServiceName};
 #[cfg(feature = "discovery")]
 use orchestra_discovery::{Registry, resolver};
@@ -23,6 +25,8 @@ pub(crate) type AdjustResolver =
 pub(crate) struct Parts {
     #[cfg(feature = "discovery")]
     resolver: Option<AdjustResolver>,
+    #[cfg(feature = "discovery")]
+    locality: Option<Locality>,
     pub(crate) breaker: breaker::Config,
     pub(crate) policy: Policy,
     pub(crate) policies: HashMap<ServiceName, Policy>,
@@ -46,6 +50,7 @@ impl Builder {
             policy: mesh.policy.clone(),
             policies: std::mem::take(&mut mesh.policies),
             headers: std::mem::take(&mut mesh.headers),
+            locality: mesh.locality.take(),
             clock: Arc::clone(&self.clock),
             seed: self.seed,
             discovery_events: self.discovery.events.clone(),
@@ -60,11 +65,23 @@ impl Builder {
     /// Changes how the clients of a service choose an instance: its balancer, its gates. Without it
     /// they take the better of two and each instance has a circuit breaker. The listener is set
     /// afterwards.
+    ///
+    /// A balancer that goes by hashes takes them from the requests
+    /// ([`HashKey`](orchestra_mesh::pick::HashKey)), one that scores by proximity needs to know where this is
+    /// ([`locality`](Self::locality)), and zone-aware routing where all the callers are
+    /// ([`Resolver::set_callers`](orchestra_discovery::Resolver::set_callers) of
+    /// [`Orchestra::resolver`](crate::Orchestra::resolver)).
     pub fn resolver(
         mut self,
         adjust: impl Fn(&ServiceName, resolver::Config) -> resolver::Config + Send + Sync + 'static,
     ) -> Self {
         self.mesh.resolver = Some(Box::new(adjust));
+        self
+    }
+
+    /// Where this process is, for balancers that score by proximity.
+    pub fn locality(mut self, locality: Locality) -> Self {
+        self.mesh.locality = Some(locality);
         self
     }
 }

@@ -47,7 +47,8 @@ impl Builder {
     ///
     /// Clients then resolve through a [`Cache`], which merges what the sources say (the registry first, then in
     /// the order of the calls) and survives their failures. The name is shown in events and metrics; one that
-    /// is taken fails the build, and `registry` is.
+    /// is taken fails the build, and `registry` is. For one without leases, such as DNS or a file, the options are
+    /// [`SourceOptions::without_leases`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -114,7 +115,7 @@ impl Builder {
         if !parts.is_wanted() {
             return Ok(None);
         }
-        let registry = Arc::new(Arc::clone(registry));
+        let registry: Arc<dyn Source> = Arc::<dyn Registry>::clone(registry);
         let mut cache = Cache::builder()
             .clock(Arc::clone(&self.clock))
             .listener(Arc::new(self.discovery.events.clone()))

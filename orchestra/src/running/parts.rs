@@ -17,10 +17,35 @@ impl Orchestra {
     /// A client of a service: a `tower::Service` that finds, balances, breaks and retries.
     ///
     /// The first client of a service begins to follow it in the registry, or the cache; until its first
-    /// snapshot is there, calls fail as those of a service without instances. Must be called within the runtime.
+    /// snapshot is there, calls fail as those of a service without instances: [`resolved`](Self::resolved) waits
+    /// for it. Must be called within the runtime.
     /// An error if the name is not valid, the platform is shutting down, or 4,096 services are called.
     pub fn client(&self, service: &str) -> crate::Result<orchestra_mesh::Client> {
         self.inner.clients.client(&name(service)?)
+    }
+
+    /// Waits until the clients of a service know its instances, be they none: as long as its source fails, so
+    /// give it a limit. With health checks, instances take calls only when the first probe has found them well.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use orchestra::Orchestra;
+    /// use orchestra::discovery::Registration;
+    ///
+    /// let orchestra = Orchestra::builder().build().await?;
+    /// let ttl = Duration::from_secs(10);
+    /// let cart = Registration::new("cart".parse()?, "cart-1".parse()?, "127.0.0.1:9".parse()?, ttl);
+    /// orchestra.registry().register(cart).await?;
+    /// tokio::time::timeout(Duration::from_secs(1), orchestra.resolved("cart")).await??;
+    /// assert_eq!(orchestra.resolver("cart")?.members().len(), 1);
+    /// orchestra.shutdown(Duration::from_secs(5)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn resolved(&self, service: &str) -> crate::Result<()> {
+        self.inner.clients.resolved(&name(service)?).await
     }
 
     /// What clients resolve through, if there are sources beside the registry, or the builder was told of a

@@ -1,6 +1,6 @@
 //! A discovery resolver as the mesh's choice of endpoint.
 
-use orchestra_core::{InstanceId, Monotonic, Outcome, Selector};
+use orchestra_core::{InstanceId, Locality, Monotonic, Outcome, Selector};
 use orchestra_discovery::outlier::Report;
 use orchestra_discovery::reported::LoadReport;
 use orchestra_discovery::{Completion, NoCandidate, PickContext, Resolver, Token};
@@ -14,17 +14,30 @@ use orchestra_mesh::retry::Failure;
 /// A subset that asks for one value of each of some keys is looked up, if the resolver was made with subsets by
 /// those keys; the fallback it was made with is kept to. Any other is matched against every member.
 #[derive(Debug, Clone)]
-pub struct ResolverPick(Resolver);
+pub struct ResolverPick {
+    resolver: Resolver,
+    locality: Option<Locality>,
+}
 
 impl ResolverPick {
     /// Picks from this resolver.
     pub const fn new(resolver: Resolver) -> Self {
-        Self(resolver)
+        Self {
+            resolver,
+            locality: None,
+        }
+    }
+
+    /// The calls come from here.
+    #[must_use]
+    pub fn locality(mut self, locality: Locality) -> Self {
+        self.locality = Some(locality);
+        self
     }
 
     /// The tried ones and those outside the subset: the resolver excludes by id.
     fn excluded(&self, tried: &[InstanceId], subset: &Selector) -> Vec<InstanceId> {
-        let members = self.0.members();
+        let members = self.resolver.members();
         let outside = members
             .iter()
             .filter(|instance| !subset.matches(&instance.labels));
@@ -35,7 +48,7 @@ impl ResolverPick {
     }
 
     fn choose(&self, context: &PickContext<'_>, is_retry: bool) -> Result<Picked, NoEndpoint> {
-        match self.0.choose(context) {
+        match self.resolver.choose(context) {
             Ok(choice) => {
                 let token = PickToken::from_parts(choice.token.to_words());
                 let instance = &choice.instance;
@@ -55,12 +68,15 @@ impl Pick for ResolverPick {
     /// otherwise.
     fn pick(&self, request: &PickRequest<'_>) -> Result<Picked, NoEndpoint> {
         let is_retry = !request.tried.is_empty();
-        let context = PickContext::new(request.now, request.draw).tried(request.tried);
+        let mut context = PickContext::new(request.now, request.draw).tried(request.tried);
+        context.hash = request.hash;
+        context.sticky = request.sticky;
+        context.locality = self.locality.as_ref();
         let Some(subset) = request.subset else {
             return self.choose(&context, is_retry);
         };
         if let Some(asked) = subset.to_labels()
-            && self.0.divides_by(&asked)
+            && self.resolver.divides_by(&asked)
         {
             return self.choose(&context.subset(&asked), is_retry);
         }
@@ -83,8 +99,8 @@ impl Pick for ResolverPick {
             told = told.retry_after(after);
         }
         match &load {
-            Some(load) => self.0.settle(token, told.load(load), now),
-            None => self.0.settle(token, told, now),
+            Some(load) => self.resolver.settle(token, told.load(load), now),
+            None => self.resolver.settle(token, told, now),
         }
     }
 }

@@ -18,7 +18,7 @@ type Held = BTreeMap<(ServiceName, InstanceId), (Instance, Lease)>;
 impl SourceSubject {
     /// An empty registry, edited under leases of `ttl`, which must outlast the test.
     pub fn of_registry(registry: Arc<dyn Registry>, ttl: Duration, lag: Duration) -> Self {
-        let source: Arc<dyn Source> = Arc::new(Arc::clone(&registry));
+        let source: Arc<dyn Source> = Arc::<dyn Registry>::clone(&registry);
         let held = Arc::new(Mutex::new(Held::new()));
         Self::new(source, lag, move |members| {
             let (registry, held) = (Arc::clone(&registry), Arc::clone(&held));

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use orchestra_core::{InstanceId, Monotonic};
 
-use super::{IDLE, Membership, RAMP_STEP, REFRESH, Writer};
+use super::{IDLE, LONG_SILENCE, Membership, RAMP_STEP, REFRESH, Writer};
 use crate::event::Event;
 use crate::health::Health;
 use crate::instance::Incarnation;
 use crate::outlier::{self, Host, Trigger, Verdict};
 use crate::resolver::config::Config;
 use crate::resolver::view::Member;
-use crate::slab::number;
+use crate::slab::{Token, number};
 
 impl Writer {
     pub(in crate::resolver) fn is_unchecked(
@@ -32,6 +32,7 @@ impl Writer {
         id: &InstanceId,
         incarnation: Incarnation,
         health: Health,
+        config: &Config,
     ) -> bool {
         let Some(member) = self.find(id) else {
             return false;
@@ -52,6 +53,7 @@ impl Writer {
             Health::Unhealthy => state.ramp.became_unhealthy(),
             Health::Unchecked => {}
         }
+        self.begins_to_rise(slot, config);
         true
     }
 
@@ -61,13 +63,17 @@ impl Writer {
         self.carry_out(verdict, scope)
     }
 
-    /// A streak reached its length.
+    /// A streak reached its length, unless it was that of a former owner of the slot.
     pub(in crate::resolver) fn reached(
         &mut self,
-        slot: u32,
+        token: Token,
         trigger: Trigger,
         scope: &Membership<'_>,
     ) -> bool {
+        if !self.is_current(token) {
+            return false;
+        }
+        let slot = token.index();
         let draw = self.draw();
         let verdict = self
             .detector
@@ -81,11 +87,15 @@ impl Writer {
     /// A trial ended; what its view said of the next one is out of date.
     pub(in crate::resolver) fn tried(
         &mut self,
-        slot: u32,
+        token: Token,
         passed: bool,
         took: Duration,
         scope: &Membership<'_>,
     ) -> bool {
+        if !self.is_current(token) {
+            return false;
+        }
+        let slot = token.index();
         let (host, draw) = (Host::new(slot), self.draw());
         if passed {
             let verdict = self.detector.trial_passed(host, Some(took), self.now, draw);
@@ -150,11 +160,17 @@ impl Writer {
             changed |= self.carry_out(verdicts, scope);
             changed |= self.detector.thresholds() != thresholds;
         }
-        if self.now.since(self.refreshed) >= REFRESH {
+        let silence = self.now.since(self.refreshed);
+        if silence >= REFRESH {
             self.refreshed = self.now;
             for &slot in self.order.iter() {
                 if let Some(hot) = scope.slab.slot(slot) {
-                    hot.refresh(scope.follow, self.now);
+                    if silence < LONG_SILENCE {
+                        hot.refresh(scope.follow, self.now);
+                    } else {
+                        // Moments of so long ago cannot be told from those to come.
+                        hot.forget_calls();
+                    }
                 }
             }
         }

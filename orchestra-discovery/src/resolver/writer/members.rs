@@ -186,6 +186,7 @@ impl Writer {
         if let Some(place) = self.states.get_mut(number(slot)) {
             *place = Some(state);
         }
+        self.begins_to_rise(slot, scope.config);
         self.describe(slot, instance);
         Some(slot)
     }

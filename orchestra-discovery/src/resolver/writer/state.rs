@@ -32,19 +32,25 @@ impl State {
                 &mut census.out_of_service
             }
             Status::Ready if self.effective == 0 => &mut census.zero_weight,
-            Status::Ready => return Some(self.health(require_check, census)),
+            // It counts neither for its tier nor against it, and gets no calls in panic either.
+            Status::Ready if self.is_unverified(require_check) => &mut census.unchecked,
+            Status::Ready => return Some(self.health(census)),
         };
         *reason += 1;
         None
     }
 
-    fn health(&self, require_check: bool, census: &mut Census) -> Fitness {
+    fn is_unverified(&self, require_check: bool) -> bool {
+        let forced = self.forced == Some(Override::ForcedHealthy);
+        require_check && self.health == Health::Unchecked && !forced
+    }
+
+    fn health(&self, census: &mut Census) -> Fitness {
         if self.forced == Some(Override::ForcedHealthy) {
             return Fitness::Healthy;
         }
         let reason = match self.health {
             Health::Unhealthy => &mut census.unhealthy,
-            Health::Unchecked if require_check => &mut census.unchecked,
             _ if self.ejected => &mut census.ejected,
             Health::Degraded => return Fitness::Degraded,
             Health::Healthy | Health::Unchecked => return Fitness::Healthy,

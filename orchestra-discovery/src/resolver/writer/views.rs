@@ -76,6 +76,7 @@ impl Writer {
         if config.slow_start.is_some() || config.reported.is_some() {
             self.weigh(config);
         }
+        self.trials = self.trials(config);
         let mut eligible = Vec::with_capacity(self.order.len());
         let census = self.census(config, &mut eligible);
         let zones = config.zoning.as_ref().map(|zoning| Zones {
@@ -86,6 +87,7 @@ impl Writer {
         let mut planner = Planner {
             balancer: &*config.balancer,
             members: &self.members,
+            trials: &self.trials,
             priorities: &config.priorities,
             zones,
             before: &mut self.prepared,
@@ -108,7 +110,6 @@ impl Writer {
             order: Arc::clone(&self.order),
             plan,
             subsets,
-            trials: self.trials(),
             thresholds: self.detector.thresholds(),
             census,
         }
@@ -129,9 +130,10 @@ impl Writer {
         self.order.iter().filter_map(fate).collect()
     }
 
-    pub(super) fn trials(&self) -> Box<[Trial]> {
+    /// The trials of those that are ejected; what was claimed stays claimed.
+    fn trials(&self, config: &Config) -> BTreeMap<u32, Arc<Trial>> {
         if self.detector.ejected() == 0 {
-            return Box::default();
+            return BTreeMap::new();
         }
         let trial = |&slot: &u32| {
             let state = self.states.get(number(slot))?.as_ref()?;
@@ -139,9 +141,19 @@ impl Writer {
                 && state.effective > 0
                 && !state.outside
                 && state.forced.is_none()
-                && state.health != Health::Unhealthy;
-            let due = self.detector.trial_at(Host::new(slot))?;
-            (state.ejected && takes_calls).then(|| Trial::new(slot, due))
+                && state.health != Health::Unhealthy
+                && !(config.require_check && state.health == Health::Unchecked);
+            let allowed = self.detector.trial_at(Host::new(slot))?;
+            if !state.ejected || !takes_calls {
+                return None;
+            }
+            let generation = self.members.member(slot)?.generation;
+            let known = self.trials.get(&slot);
+            let trial = match known.filter(|trial| trial.is_that(generation, allowed)) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(Trial::new(slot, generation, allowed)),
+            };
+            Some((slot, trial))
         };
         self.order.iter().filter_map(trial).collect()
     }
