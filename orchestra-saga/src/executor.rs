@@ -1,6 +1,6 @@
 //! Drives sagas: calls steps, appends what they said, wakes what sleeps, recovers what was left.
 //!
-//! One task per running saga asks its [`Machine`] what to do, appends the answer as one
+//! One task per running saga asks its [`Machine`](crate::Machine) what to do, appends the answer as one
 //! batch and only then makes the calls of it. An error of the store is never an error of a step: the
 //! saga is read again from its log and goes on. When a later claim fences this executor off, it stops
 //! calling at once.
@@ -97,8 +97,8 @@ impl Executor {
     /// Starts a saga and returns its id once `saga_started` is durable.
     ///
     /// With a start key the same request returns the same id, whenever and however often it is
-    /// repeated; another input under that key is [`ErrorKind::KeyReused`]. Too many running sagas are
-    /// [`ErrorKind::Overloaded`].
+    /// repeated; another input under that key is [`ErrorKind::KeyReused`](crate::ErrorKind::KeyReused). Too many running sagas are
+    /// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded).
     ///
     /// Cancel: the start goes on without its caller.
     pub async fn start(&self, start: Start) -> Result<SagaId> {
