@@ -148,14 +148,15 @@ async fn nothing_is_begun_during_a_pause_and_time_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn ended_sagas_are_forgotten_when_their_time_is_over() {
     let mut d = Definition::builder("short", "1");
-    d.step("one", (), |_: Call, (): ()| async { Ok(1) }).read_only();
+    d.step("one", (), |_: Call, (): ()| async { Ok(1) })
+        .read_only();
     let builder = Executor::builder(MemoryStore::default()).definition(d.build().expect("valid"));
     let kept = Duration::from_secs(3_600);
     let executor = builder.retention(kept).build().await.expect("built");
     let key = IdempotencyKey::new("once").expect("valid");
     let start = || Start::of("short").key(key.clone());
     let first = executor.run(start()).await.expect("ended");
-    tokio::time::sleep(kept - Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_secs(3_540)).await;
     assert_eq!(executor.start(start()).await.expect("the same"), first.id);
     tokio::time::sleep(Duration::from_secs(120)).await;
     let gone = executor.status(first.id).await.expect_err("forgotten");
