@@ -2,6 +2,11 @@
 //!
 //! `postgres_throughput <url> [concurrency] [sagas] [writers]`; with `recover` as the concurrency it leaves that many
 //! sagas in flight and measures how long the next executor takes to have continued all of them.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a measuring program reads the clock and prints"
+)]
 
 use std::error::Error;
 use std::num::{NonZeroU32, NonZeroUsize};

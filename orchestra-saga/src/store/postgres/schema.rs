@@ -164,7 +164,10 @@ async fn encoding(session: &Session) -> Result<()> {
 /// use them too costs time only.
 pub(super) fn locks(schema: &str) -> (i64, i32) {
     let hash = blake3::hash(schema.as_bytes());
-    let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *hash.as_bytes();
-    let lock = i64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    (lock, i32::from_be_bytes([i, j, k, l]))
+    let [lock, space] = [0, 8].map(|first| {
+        let bytes = hash.as_bytes().iter().skip(first).take(8);
+        bytes.fold(0_i64, |number, byte| number << 8 | i64::from(*byte))
+    });
+    let [.., a, b, c, d] = space.to_be_bytes();
+    (lock, i32::from_be_bytes([a, b, c, d]))
 }

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::event::Recorded;
 use crate::id::{Epoch, Partition, SagaId, Version};
 use crate::payload::Payload;
+use crate::status::Status;
 use crate::store::term::lost;
 use crate::store::{
     Append, Blueprint, Claim, Entry, Filter, Open, Position, SagaStore, Snapshot, Summary, Timer,
@@ -105,7 +106,7 @@ fn listing<'a>(
     let mut add = |condition: &str, value: Box<dyn ToSql + Sync + Send>| {
         values.push(value);
         let number = values.len();
-        conditions.push_str(&format!(" AND {condition} ${number}"));
+        conditions.extend([" AND ", condition, " $", &number.to_string()]);
     };
     if let Some(after) = filter.after {
         add("id >", Box::new(uuid_of(after)));
@@ -116,7 +117,7 @@ fn listing<'a>(
     if let Some(partition) = filter.partition {
         add("partition =", Box::new(partition_key(partition)));
     }
-    let ends = filter.status.is_some_and(|status| status.is_terminal());
+    let ends = filter.status.is_some_and(Status::is_terminal);
     let open = filter.open == Open::Only || (filter.status.is_some() && !ends);
     if open {
         conditions.push_str(" AND ended IS NULL");

@@ -146,7 +146,9 @@ impl Writer {
 /// Answers a group that was written but for the refused. Returns those to write again.
 fn settle(group: Vec<Pending>, refused: &[(usize, Verdict)], rounds: u32) -> Vec<Pending> {
     if refused.is_empty() {
-        group.into_iter().for_each(|pending| pending.answer(Ok(())));
+        for pending in group {
+            pending.answer(Ok(()));
+        }
         return Vec::new();
     }
     let refused: HashMap<_, _> = refused

@@ -66,7 +66,7 @@ impl Course {
             .iter()
             .rev()
             .nth(back)
-            .or(self.claims.last())
+            .or_else(|| self.claims.last())
             .copied()
     }
 

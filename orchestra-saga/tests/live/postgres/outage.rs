@@ -1,11 +1,12 @@
 //! What the server refuses, and what it does when it goes away.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use orchestra_saga::{
     Append, Claim, ErrorKind, Partition, PostgresStore, SagaId, SagaStore, Version,
 };
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::server::Server;
 use super::{at, more, note, open, raw, saga, schema, start};
