@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use orchestra_saga::{
     Append, Claim, ErrorKind, Partition, PostgresStore, SagaId, SagaStore, Version,
 };
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::server::Server;
 use super::{at, more, note, open, raw, saga, schema, start};

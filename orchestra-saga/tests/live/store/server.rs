@@ -114,7 +114,9 @@ async fn run(directory: &TempDir, port: u16, options: &[String]) -> Option<Proce
         .arg(directory.path())
         .args(["-p", &port.to_string()])
         .args(["-c", "listen_addresses=127.0.0.1"])
-        .args(["-c", "unix_socket_directories="]);
+        .args(["-c", "unix_socket_directories="])
+        // A killed server leaves no shared memory behind: it is in its directory.
+        .args(["-c", "dynamic_shared_memory_type=mmap"]);
     for option in options {
         command.args(["-c", option]);
     }
