@@ -169,7 +169,7 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let limit = Duration::from_secs(100_000);
+    let limit = Duration::from_secs(1_000);
     assert!(
         tokio::time::timeout(limit, waiting).await.is_ok(),
         "never: {what}"
