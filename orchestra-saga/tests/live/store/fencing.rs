@@ -173,7 +173,7 @@ async fn a_process_that_was_frozen_beyond_its_lease_is_refused_when_it_wakes() {
     let schema = schema();
     let store = open(&schema).await;
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let name = "postgres::fencing::the_process_that_is_frozen";
+    let name = "store::fencing::the_process_that_is_frozen";
     command
         .args(["--exact", name, "--ignored", "--nocapture"])
         .env(SCHEMA, &schema);
