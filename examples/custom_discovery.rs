@@ -10,7 +10,7 @@ use orchestra::discovery::source::WatchStream;
 use orchestra::discovery::{
     Balancer, Candidates, Capabilities, Change, Error, ErrorKind, Follow, HealthCheck, Incarnation,
     Instance, PickContext, Probe, Removal, RemovalReason, Resolver, Result, Revision, Scope,
-    Snapshot, Source, Verdict, Watch, WatchEvent, follow, health, resolver,
+    Snapshot, Source, Verdict, Watch, WatchEvent, follow, health, priority, resolver,
 };
 use tokio::sync::watch;
 
@@ -155,8 +155,12 @@ async fn main() -> anyhow::Result<()> {
         cart("cart-2", "127.0.0.1:8082")?,
     ]);
 
+    // Not even when most are sick does a sick one get calls.
+    let mut calm = priority::Config::default();
+    calm.panic_threshold = 0;
     let config = resolver::Config::default().balancer(Arc::new(Idlest));
-    let resolver = Resolver::new("cart".parse()?, config.require_check());
+    let config = config.require_check().priorities(calm);
+    let resolver = Resolver::new("cart".parse()?, config);
     let follow = Follow::start(
         Arc::new(list.clone()),
         resolver.clone(),

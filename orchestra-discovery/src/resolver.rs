@@ -261,6 +261,11 @@ impl Resolver {
         members.map(|member| Arc::clone(&member.instance)).collect()
     }
 
+    /// Whether members that nobody has checked get no calls.
+    pub(crate) fn requires_check(&self) -> bool {
+        self.0.config.require_check
+    }
+
     /// Wakes when members or their health changed.
     pub(crate) fn changed(&self) -> tokio::sync::watch::Receiver<Revision> {
         self.0.changed.subscribe()

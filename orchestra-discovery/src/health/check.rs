@@ -55,7 +55,9 @@ pub struct HealthCheck(Task<()>);
 
 impl HealthCheck {
     /// Begins at once, on the tokio runtime of the caller.
-    pub fn start(probe: Arc<dyn Probe>, resolver: Resolver, config: Config) -> Self {
+    pub fn start(probe: Arc<dyn Probe>, resolver: Resolver, mut config: Config) -> Self {
+        // Held back as unhealthy they would count towards panic; the resolver holds them back by itself.
+        config.admit_unchecked |= resolver.requires_check();
         let driver = Driver {
             schedule: Schedule::new(config.clone()),
             pace: Pace::new(config.max_per_second),

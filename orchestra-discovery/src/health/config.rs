@@ -46,8 +46,10 @@ pub struct Config {
     pub max_probes: NonZeroUsize,
     /// The most probes that begin in a second, but for a tenth of it ahead after a lull: no limit when absent.
     pub max_per_second: Option<NonZeroU32>,
-    /// Whether an instance takes calls before its first probe has ended: false. It is held back from the
-    /// moment on that the checker sees it, within some 10 milliseconds of the resolver.
+    /// Whether an instance takes calls before its first probe has ended: false. It is held back as unhealthy
+    /// from the moment on that the checker sees it, within some 10 milliseconds of the resolver. A resolver
+    /// that [requires a check](crate::resolver::Config::require_check) holds it back from the first moment,
+    /// without counting it towards panic.
     pub admit_unchecked: bool,
     /// How instances that flap are held back; not at all when absent.
     pub damping: Option<damping::Config>,

@@ -8,11 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestra_core::{Clock, Monotonic, TokioClock};
 use orchestra_discovery::health::{self, Tally, Thresholds};
-use orchestra_discovery::{Event, Health, HealthCheck, Instance, Probe, Verdict, resolver};
+use orchestra_discovery::{
+    Event, Health, HealthCheck, Instance, Probe, Resolver, Verdict, resolver,
+};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use crate::common::{draw, instance, snapshot, with_members};
+use crate::common::{draw, instance, service, snapshot, with_members};
 use crate::doubles::heard;
 
 fn verdict(kind: u8) -> Verdict {
@@ -544,5 +546,26 @@ async fn forbidden_probe_is_one_event_however_often_it_is_tried() {
     assert!(probe.asked("p-1").len() > 5);
     let forbidden = |event: &&Event| matches!(event, Event::ProbeForbidden { .. });
     assert_eq!(events.lock().iter().filter(forbidden).count(), 1);
+    check.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_whose_first_probe_has_not_ended_cause_no_panic_where_a_check_is_required() {
+    let members = ["p-1", "p-2", "p-3"].map(|id| instance(id, 1));
+    let config = resolver::Config::default().require_check();
+    let payments = Resolver::new(service(), config);
+    payments.apply(&snapshot(members));
+    let probe = Arc::new(Scripted::default());
+    let slow = ["p-2", "p-3"].map(str::to_owned);
+    probe.hangs.lock().extend(slow);
+    let mut config = health::Config::default();
+    config.timeout = Duration::from_secs(60);
+    let check = HealthCheck::start(Arc::clone(&probe) as _, payments.clone(), config);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!payments.is_in_panic());
+    for n in 0..64 {
+        let picked = payments.pick(&draw(u64::MAX / 64 * n)).unwrap();
+        assert_eq!(picked.instance().id.as_str(), "p-1");
+    }
     check.shutdown().await.unwrap();
 }
