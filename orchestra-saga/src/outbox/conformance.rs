@@ -5,10 +5,8 @@
 //! something to keep alive beside it:
 //!
 //! ```
-//! use orchestra_saga::outbox::{conformance, memory};
-//!
 //! mod memory_publisher {
-//!     use super::{conformance, memory};
+//!     use orchestra_saga::outbox::{conformance, memory};
 //!
 //!     orchestra_saga::publisher_suite!(|| async {
 //!         let broker = memory::Publisher::default();
@@ -17,7 +15,7 @@
 //! }
 //!
 //! mod memory_backlog {
-//!     use super::{conformance, memory};
+//!     use orchestra_saga::outbox::{conformance, memory};
 //!
 //!     orchestra_saga::outbox_backlog_suite!(|| async {
 //!         let outbox = memory::Outbox::default();
