@@ -43,7 +43,7 @@ impl Default for Bounds {
             surplus_signals: 1,
             timeouts: true,
             faults: None,
-            states: 200_000,
+            states: 50_000,
             samples: 1_000,
             seed: 0,
             symmetry: true,
