@@ -124,7 +124,7 @@ use setup::Setup;
 const ROUNDS: [u8; 3] = [1, 2, 3];
 
 /// Begins an exploration of this definition.
-pub fn explore(definition: &Definition) -> Exploration<'_> {
+pub fn explore<'a>(definition: &Definition) -> Exploration<'a> {
     Exploration {
         definition: Arc::new(definition.clone()),
         input: Payload::default(),
