@@ -310,6 +310,21 @@ fn what_is_too_much_is_said_so() {
     assert!(report.to_string().contains(said), "{report}");
 }
 
+/// A saga that never goes back does not heed its deadline, nor is it woken by it again and again.
+#[test]
+fn a_saga_that_never_goes_back_waits_past_its_deadline() {
+    let mut d = Definition::builder("forward", "1");
+    let signal: Handle<()> = d.signal("wait", (), "go", None);
+    step(&mut d, "last").after(signal).compensate(undo);
+    let limit = Some(Duration::from_secs(120));
+    clean(
+        &d.timeout(limit)
+            .unwind(Unwind::Never)
+            .build()
+            .expect("valid"),
+    );
+}
+
 /// Save-points, probes, signals, timers, a pivot and somebody who intervenes, in one.
 fn everything(unwind: Unwind, pivot: bool, limit: Option<Duration>) -> Definition {
     let mut d = Definition::builder("everything", "1");
