@@ -325,6 +325,23 @@ fn a_saga_that_never_goes_back_waits_past_its_deadline() {
     );
 }
 
+#[test]
+fn a_saga_that_never_goes_back_is_not_revoked() {
+    let mut d = Definition::builder("forward", "1");
+    let first = step(&mut d, "first").compensate(undo);
+    step(&mut d, "second").after(first).compensate(undo);
+    let definition = d
+        .timeout(None)
+        .unwind(Unwind::Never)
+        .build()
+        .expect("valid");
+    let explore = explore(&definition)
+        .attempts(1)
+        .timeouts(false)
+        .interventions(1);
+    explore.run().assert_clean().assert_exhaustive();
+}
+
 /// Save-points, probes, signals, timers, a pivot and somebody who intervenes, in one.
 fn everything(unwind: Unwind, pivot: bool, limit: Option<Duration>) -> Definition {
     let mut d = Definition::builder("everything", "1");
