@@ -273,7 +273,7 @@ impl<'a> Exploration<'a> {
         self
     }
 
-    /// Cancellations, pauses, retries and revocations together, at any moment; none by default.
+    /// Cancellations, pauses, retries, resolutions (true ones) and revocations together, at any moment; none by default.
     pub fn interventions(mut self, most: u8) -> Self {
         self.bounds.interventions = most;
         self
