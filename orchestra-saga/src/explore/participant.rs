@@ -109,6 +109,16 @@ impl Participants {
         self.rows(step).iter().any(Row::has_effect)
     }
 
+    /// An action that has not been done is refused from now on.
+    pub(super) fn fence(&mut self, step: u32, iteration: u32, key: IdempotencyKey) {
+        if let Some(row) = self.row(step, iteration)
+            && row.record(&key).is_none()
+        {
+            let op = Operation::Action;
+            row.records.push(Record { key, op, answer: None });
+        }
+    }
+
     /// Refuses the call without asking the service.
     pub(super) fn refuse(&mut self, setup: &Setup, step: u32, call: &Call) -> StepOutcome {
         let keeps = setup.is_guarded
