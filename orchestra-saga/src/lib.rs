@@ -38,6 +38,6 @@ pub use step::{
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use store::SqliteStore;
 pub use store::{
-    Append, Blueprint, Claim, Entry, Filter, MemoryStore, Position, SagaStore, Snapshot, Summary,
-    Timer,
+    Append, Blueprint, Claim, Entry, Filter, JournalStore, MemoryStore, Position, SagaStore,
+    Snapshot, Summary, Timer,
 };

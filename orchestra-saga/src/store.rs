@@ -2,6 +2,8 @@
 
 mod append;
 mod filter;
+pub mod journal;
+mod lock;
 pub mod memory;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
@@ -10,6 +12,7 @@ mod term;
 
 pub use append::Append;
 pub use filter::{Filter, Open, Summary};
+pub use journal::JournalStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]

@@ -8,7 +8,6 @@
 //! The file belongs to one process: an operating-system lock on `<path>.lock` is held until the store
 //! is closed or its process dies.
 
-mod lock;
 mod read;
 mod schema;
 mod write;
@@ -22,6 +21,7 @@ use orchestra_core::{IdempotencyKey, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::lock::Lock;
 use super::term::Terms;
 use super::{
     Append, Blueprint, Claim, Entry, Filter, Position, SagaStore, Snapshot, Summary, Timer,
@@ -83,7 +83,7 @@ impl SqliteStore {
     }
 
     fn open_blocking(path: PathBuf) -> Result<Self> {
-        let lock = lock::Lock::take(&path)?;
+        let lock = Lock::take(&path)?;
         let connection = schema::open(&path)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = std::thread::Builder::new()
