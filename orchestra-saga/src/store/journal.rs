@@ -291,10 +291,10 @@ impl JournalStore {
     ) -> Poll<Decision> {
         let core = self.core();
         let mut state = core.state();
-        let previous = match state
-            .check_open()
-            .and_then(|()| check(&state, &mut frame.header))
-        {
+        if let Err(error) = state.check_open() {
+            return Poll::Ready(Decision::Refused(Place::NONE, error));
+        }
+        let previous = match check(&state, &mut frame.header) {
             Ok(previous) => previous,
             Err(error) => return Poll::Ready(Decision::Refused(state.decided, error)),
         };
@@ -343,7 +343,7 @@ impl JournalStore {
     }
 
     /// Reads at once what is in memory most likely, and anything else where it may block.
-    async fn read<T: Send + 'static>(
+    async fn look<T: Send + 'static>(
         &self,
         place: Place,
         read: impl FnOnce(&Core) -> Result<T> + Send + 'static,
@@ -479,7 +479,7 @@ impl SagaStore for JournalStore {
             }
             self.durably(entry.last.plus(1), None).await?;
             let read = move |core: &Core| core.events(&entry, after);
-            match self.read(entry.first, read).await {
+            match self.look(entry.first, read).await {
                 // It may have been purged meanwhile, and its frames removed.
                 Err(_) if self.core().state().log.index.find(saga).is_none() => {}
                 read => return read,
@@ -548,7 +548,7 @@ impl SagaStore for JournalStore {
                 let snapshot = snapshot.filter(|_| fits);
                 snapshot.ok_or_else(|| frame.corrupt("a snapshot makes no sense").of(saga))
             };
-            match self.read(entry.snapshot, read).await {
+            match self.look(entry.snapshot, read).await {
                 // Another was saved meanwhile, and this one removed.
                 Err(_) if self.core().state().log.index.find(saga) != Some(&entry) => {}
                 read => return read.map(Some),
@@ -598,7 +598,7 @@ impl SagaStore for JournalStore {
                 Err(broken())
             }
         };
-        self.read(kept.place, read).await
+        self.look(kept.place, read).await
     }
 
     async fn purge(&self, claim: Claim, before: Timestamp, limit: usize) -> Result<usize> {
@@ -626,7 +626,12 @@ impl JournalStore {
             let seen = entries.clone();
             self.settled().await?;
             let core = Arc::clone(&self.handle.core);
-            let purge = blocking(move || Self::burial(&core, &seen)).await?;
+            let purge = match blocking(move || Self::burial(&core, &seen)).await {
+                Ok(purge) => purge,
+                // Somebody else forgot one of them, and its frames are removed already.
+                Err(_) if !self.retain_same(&mut entries) => continue,
+                Err(error) => return Err(error),
+            };
             let frame = Draft::purge(claim, &purge)?;
             let check = |state: &State, _header: &mut Header| {
                 state.log.check_claim(claim)?;
@@ -645,8 +650,15 @@ impl JournalStore {
                 Err(error) if error.kind() == ErrorKind::StaleVersion => {}
                 Err(error) => return Err(error),
             }
-            let state = self.core().state();
-            entries.retain(|entry| state.log.index.find(entry.saga) == Some(entry));
+            self.retain_same(&mut entries);
         }
+    }
+
+    /// Leaves out what has changed. Whether nothing has.
+    fn retain_same(&self, entries: &mut Vec<index::Entry>) -> bool {
+        let count = entries.len();
+        let state = self.core().state();
+        entries.retain(|entry| state.log.index.find(entry.saga) == Some(entry));
+        entries.len() == count
     }
 }

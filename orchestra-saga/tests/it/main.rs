@@ -24,4 +24,5 @@ mod machining;
 mod operating;
 mod partitions;
 mod requesting;
+mod syncing;
 mod waking;

@@ -31,12 +31,18 @@ pub(super) fn keep(core: &Core) {
             continue;
         }
         drop(state);
-        let kept = checkpoint(core).and_then(|()| compact(core));
+        let kept = tidy(core);
         if let Err(error) = kept {
             tracing::warn!(%error, "the saga journal could not be compacted; it goes on growing");
         }
         state = core.state();
     }
+}
+
+/// Takes a checkpoint and gives back what room there is to give.
+pub(super) fn tidy(core: &Core) -> Result<()> {
+    let _one_at_a_time = core.tidying.lock();
+    checkpoint(core).and_then(|()| compact(core))
 }
 
 /// Writes down what is known, unless nothing has changed.
@@ -115,7 +121,7 @@ fn is_worthwhile(run: &[Segment]) -> bool {
 }
 
 /// Rewrites whatever is worth it.
-pub(super) fn compact(core: &Core) -> Result<()> {
+fn compact(core: &Core) -> Result<()> {
     let room = u64::from(core.config.room() - FRONT);
     loop {
         let state = core.state();

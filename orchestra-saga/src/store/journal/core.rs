@@ -47,6 +47,8 @@ pub(super) struct Core {
     pub(super) keeping: Condvar,
     /// A group is durable, or never will be: for threads, where tasks have wakers.
     pub(super) settled: Condvar,
+    /// Whoever has it may change segments that are full, and checkpoints.
+    pub(super) tidying: Mutex<()>,
     pub(super) lock: Mutex<Option<Lock>>,
 }
 
@@ -163,6 +165,7 @@ impl Core {
             preparing: Condvar::new(),
             keeping: Condvar::new(),
             settled: Condvar::new(),
+            tidying: Mutex::default(),
             lock: Mutex::new(lock),
         };
         (core, report)

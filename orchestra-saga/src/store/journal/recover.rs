@@ -368,6 +368,10 @@ impl Replay<'_> {
     }
 }
 
+/// Bytes that are compared with zeros at once.
+const BLOCK: u32 = 4096;
+static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+
 /// What lies behind the end of frames.
 struct Behind {
     /// Where the last byte ends that is not zero.
@@ -386,22 +390,31 @@ fn look_behind(opened: &Opened, from: Place, end: Place) -> Result<Behind> {
     let fail = |source| opened.failed("reading", source);
     let mut offset = from.offset();
     while offset < opened.end {
-        let word = window
-            .bytes(u64::from(offset), ALIGN as usize)
+        let step = BLOCK.min(opened.end - offset);
+        let block = window
+            .bytes(u64::from(offset), step as usize)
             .map_err(fail)?;
-        if word.iter().any(|byte| *byte != 0) {
-            behind.last = Some(opened.end.min(offset + ALIGN));
-            let front = window
+        if Some(block) == ZEROS.get(..block.len()) {
+            offset += step;
+            continue;
+        }
+        for offset in (offset..offset + step).step_by(ALIGN as usize) {
+            let bytes = window
                 .bytes(u64::from(offset), HEADER as usize)
                 .map_err(fail)?;
-            if let Some(header) = Header::decode(front)
+            let word = bytes.get(..ALIGN as usize).unwrap_or(bytes);
+            if Some(word) == ZEROS.get(..word.len()) {
+                continue;
+            }
+            behind.last = Some(opened.end.min(offset + ALIGN));
+            if let Some(header) = Header::decode(bytes)
                 && header.place == Place::new(from.segment(), offset)
                 && header.synced > end
             {
                 behind.proof = Some(header.place);
             }
         }
-        offset += ALIGN;
+        offset += step;
     }
     Ok(behind)
 }

@@ -27,6 +27,8 @@ const MAGIC: [u8; 8] = *b"sagalog1";
 const STRIDE: u32 = 4096;
 /// Bytes read at a time.
 const WINDOW: usize = 1 << 20;
+/// And at first.
+const LEAST_WINDOW: usize = 16 << 10;
 /// Open files that are kept.
 const OPEN: usize = 64;
 
@@ -421,7 +423,9 @@ impl Window {
     pub(super) fn bytes(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
         let end = self.begin + self.buffer.len() as u64;
         if offset < self.begin || offset + count as u64 > end {
-            self.buffer.resize(count.max(WINDOW), 0);
+            // Whoever reads on reads more at a time.
+            let step = (self.buffer.len() * 2).clamp(LEAST_WINDOW, WINDOW);
+            self.buffer.resize(count.max(step), 0);
             let read = read_full(&*self.file, &mut self.buffer, offset)?;
             self.buffer.truncate(read);
             self.begin = offset;
