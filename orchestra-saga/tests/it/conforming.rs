@@ -14,7 +14,8 @@ mod memory {
 mod journal {
     orchestra_saga::saga_store_suite!(|| async {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = orchestra_saga::JournalStore::open(directory.path())
+        let config = orchestra_saga::store::journal::Config::default().segment_bytes(1 << 20);
+        let store = orchestra_saga::JournalStore::open_with(directory.path(), config)
             .await
             .expect("opened");
         (store, directory)

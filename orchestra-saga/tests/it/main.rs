@@ -16,6 +16,7 @@ mod conforming;
 mod crashing;
 mod defining;
 mod executing;
+mod journal_killing;
 #[cfg(feature = "sqlite")]
 mod killing;
 #[cfg(feature = "sqlite")]

@@ -19,11 +19,16 @@ use crate::error::Result;
 
 /// Frames whose fate is decided under one hold of the lock.
 const BATCH: usize = 256;
+/// Bytes that are read ahead of those who continue sagas.
+const MOST_WARMED: u64 = 512 << 20;
+/// And at a time.
+const TOUCHED: u32 = 1 << 20;
 /// So many segments with little in them become one even if nothing is dead.
 const MANY: usize = 8;
 
 /// Takes checkpoints and gives room back when asked, until the store stops.
 pub(super) fn keep(core: &Core) {
+    warm(core);
     let mut state = core.state();
     while !state.stopping && state.poison.is_none() {
         if !std::mem::take(&mut state.wants_keeping) {
@@ -37,6 +42,45 @@ pub(super) fn keep(core: &Core) {
         }
         state = core.state();
     }
+}
+
+/// Reads the segments of sagas that have not ended, the newest first: whoever continues them reads each of
+/// their frames, which is quick once the operating system has the files in memory.
+fn warm(core: &Core) {
+    let mut left = MOST_WARMED;
+    let state = core.state();
+    let Some(oldest) = state.log.index.oldest_open() else {
+        return;
+    };
+    let segments = state.log.table.iter().rev();
+    let segments = segments.filter(|segment| segment.name.first < state.warm);
+    let cold: Vec<_> = segments
+        .take_while(|segment| segment.name.last >= oldest.segment())
+        .copied()
+        .collect();
+    drop(state);
+    for segment in cold {
+        let Some(rest) = left.checked_sub(segment.total) else {
+            return;
+        };
+        left = rest;
+        // Whoever needs it meets the error, if it is one.
+        if touch(core, segment.name).is_err() || core.state().stopping {
+            return;
+        }
+        core.state().warm = segment.name.first;
+    }
+}
+
+fn touch(core: &Core, name: Name) -> Result<()> {
+    let opened = core.files.open(name)?;
+    let mut window = Window::new(std::sync::Arc::clone(&opened.file));
+    for offset in (0..opened.end).step_by(TOUCHED as usize) {
+        window
+            .bytes(u64::from(offset), TOUCHED as usize)
+            .map_err(|source| opened.failed("reading", source))?;
+    }
+    Ok(())
 }
 
 /// Takes a checkpoint and gives back what room there is to give.

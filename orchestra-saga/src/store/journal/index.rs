@@ -299,6 +299,13 @@ impl Index {
         .collect()
     }
 
+    /// Where the first frame is of those sagas that have not ended.
+    pub(super) fn oldest_open(&self) -> Option<Place> {
+        let entries = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        let open = entries.filter(|entry| !entry.is_free() && !entry.status.is_terminal());
+        open.map(|entry| entry.first).min()
+    }
+
     /// The entries as they are now; costs a pointer for each chunk.
     pub(super) fn image(&self) -> Image {
         Image {
