@@ -19,9 +19,10 @@
 //! | a write or a sync | nobody knows what of it lasts, and a sync that is repeated may lie. All who wait get [`ErrorKind::Store`] and the store takes nothing more until it is opened again, which writes the last group anew. What is durable can be read |
 //! | the disk is full | segments take their room before they are used. When there is none for the next, appends get [`ErrorKind::Full`], reads go on, purges find a reserve, and appends go on as soon as there is room. On file systems that need room to overwrite, a full disk is a failed write |
 //! | bytes in the midst of the log change | opening, or reading the saga, is refused as [`ErrorKind::Corrupt`] with file and offset |
-//! | the newest checkpoint is damaged | the one before it is read, and more of the log |
+//! | the newest checkpoint is damaged | the one before it is read, and more of the log. Where both are and the log was rewritten, [`ErrorKind::Corrupt`]: what was purged from it would come back |
 //! | a segment is missing | [`ErrorKind::Corrupt`], unless nothing in it was needed |
 //! | bytes of the last group change and the store was not closed | not to be told from a torn end: it is cut off. A store that was closed has a checkpoint behind it |
+//! | a batch is longer than a segment | it is refused as [`ErrorKind::InvalidInput`] |
 //! | another process has the directory | [`ErrorKind::Locked`] names it |
 //!
 //! What this stands on: the disk keeps what `fdatasync` said it has, and writing the same bytes to a
@@ -505,9 +506,18 @@ impl SagaStore for JournalStore {
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Summary>> {
-        let found = self.core().state().log.index.list(filter);
+        let mut rest = filter.clone();
+        let mut page = Vec::new();
+        loop {
+            let last = self.core().state().log.index.list(&rest, &mut page);
+            if last.is_none() {
+                break;
+            }
+            rest.after = last;
+            tokio::task::yield_now().await;
+        }
         self.settled().await?;
-        Ok(found)
+        Ok(page)
     }
 
     /// Written with the next batch: a snapshot is worth no sync of its own, and what is read without it is

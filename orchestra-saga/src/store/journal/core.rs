@@ -59,6 +59,13 @@ pub(super) struct Poison {
     reason: String,
 }
 
+/// Whether the writer has to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writer {
+    Awake,
+    Asleep,
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) log: Log,
@@ -78,7 +85,7 @@ pub(super) struct State {
     buffers: Vec<Vec<u8>>,
     pub(super) poison: Option<Poison>,
     pub(super) stopping: bool,
-    pub(super) writer_sleeps: bool,
+    pub(super) writer: Writer,
     pub(super) wants_write: bool,
     pub(super) wants_keeping: bool,
     /// The checkpoints that are kept, the older first.
@@ -128,6 +135,7 @@ impl Core {
             current,
             spare,
             checkpoints,
+            replayed,
             report,
         } = recovery;
         let warm = checkpoints.last().copied().unwrap_or(Place::new(1, 0));
@@ -144,10 +152,10 @@ impl Core {
             buffers: Vec::new(),
             poison: None,
             stopping: false,
-            writer_sleeps: false,
+            writer: Writer::Awake,
             wants_write: false,
             wants_keeping: false,
-            since_checkpoint: report.frames * u64::from(HEADER),
+            since_checkpoint: replayed,
             checkpoint_bytes: config.checkpoint_bytes,
             checkpoints: checkpoints.into(),
             warm: warm.segment(),
@@ -191,7 +199,7 @@ impl Core {
     /// Tells the writer that somebody waits.
     pub(super) fn wake_writer(&self, state: &mut State) {
         state.wants_write = true;
-        if std::mem::take(&mut state.writer_sleeps) {
+        if std::mem::replace(&mut state.writer, Writer::Awake) == Writer::Asleep {
             self.writing.notify_one();
         }
     }
@@ -322,7 +330,6 @@ impl Core {
     pub(super) fn stop(&self) {
         let mut state = self.state();
         state.stopping = true;
-        state.writer_sleeps = false;
         let waiting = Self::room_changed(&mut state);
         drop(state);
         self.writing.notify_one();

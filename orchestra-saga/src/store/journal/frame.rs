@@ -391,24 +391,23 @@ pub(super) struct Birth<'a> {
     pub(super) definition: &'a str,
 }
 
-fn birth<'a>(header: &Header, cursor: &mut Cursor<'a>) -> Option<Option<Birth<'a>>> {
-    if header.version != Version(0) {
-        return Some(None);
-    }
+fn birth<'a>(cursor: &mut Cursor<'a>) -> Option<Birth<'a>> {
     let (key, definition) = (cursor.text()?, cursor.text()?);
-    Some(Some(Birth { key, definition }))
+    Some(Birth { key, definition })
 }
 
-/// What a batch says besides its events, if it is a first one; none if it makes no sense.
-pub(super) fn read_birth<'a>(header: &Header, body: &'a [u8]) -> Option<Option<Birth<'a>>> {
-    birth(header, &mut Cursor(body))
+/// What a first batch says besides its events.
+pub(super) fn read_birth(body: &[u8]) -> Option<Birth<'_>> {
+    birth(&mut Cursor(body))
 }
 
 /// The events of a batch, from the given number on.
 pub(super) fn read_events(header: &Header, body: &[u8], skip: u64) -> Result<Vec<Recorded>> {
     let broken = || Error::corrupt("a batch of the journal makes no sense").of(header.saga);
     let mut cursor = Cursor(body);
-    let _birth = birth(header, &mut cursor).ok_or_else(broken)?;
+    if header.version == Version(0) {
+        let _birth = birth(&mut cursor).ok_or_else(broken)?;
+    }
     let mut events = Vec::with_capacity((header.count as usize).min(body.len() / 4));
     for number in 0..u64::from(header.count) {
         let text = cursor.block().ok_or_else(broken)?;

@@ -18,6 +18,9 @@ use crate::store::{Filter, Open, Summary, Timer};
 /// Entries of a chunk.
 const CHUNK: usize = 256;
 
+/// Sagas that a list looks at under one hold of the lock.
+const LISTED_AT_ONCE: usize = 4096;
+
 /// The first 16 bytes of the BLAKE3 hash of a start key; zeros for none.
 ///
 /// Keys that agree in them are taken for one. Whoever looks for two such keys must try 2^64 of them.
@@ -272,11 +275,17 @@ impl Index {
         .collect()
     }
 
-    pub(super) fn list(&self, filter: &Filter) -> Vec<Summary> {
+    /// Adds to a page what passes among the next sagas. Returns the last of them, while there are more and
+    /// the page is not full.
+    pub(super) fn list(&self, filter: &Filter, page: &mut Vec<Summary>) -> Option<SagaId> {
         use std::ops::Bound::{Excluded, Unbounded};
         let first = filter.after.map_or(Unbounded, Excluded);
-        let entries = self.slots.range((first, Unbounded));
-        let entries = entries.map(|(_, slot)| self.at(*slot));
+        let mut last = None;
+        let entries = self.slots.range((first, Unbounded)).take(LISTED_AT_ONCE);
+        let entries = entries.map(|(saga, slot)| {
+            last = Some(*saga);
+            self.at(*slot)
+        });
         let passes = |entry: &&Entry| {
             filter.status.is_none_or(|wanted| wanted == entry.status)
                 && (filter.open == Open::Any || !entry.status.is_terminal())
@@ -284,19 +293,22 @@ impl Index {
                     .partition
                     .is_none_or(|wanted| wanted == entry.partition)
         };
-        let page = entries.filter(passes).take(filter.limit);
-        page.map(|entry| Summary {
-            saga: entry.saga,
-            definition: self
-                .names
-                .get(entry.definition as usize)
-                .map_or_else(|| Arc::from(""), Arc::clone),
-            status: entry.status,
-            version: entry.version,
-            wake: wake_of(entry.wake),
-            updated: entry.updated,
-        })
-        .collect()
+        let left = filter.limit.saturating_sub(page.len());
+        let found = entries.filter(passes).take(left);
+        page.extend(found.map(|entry| {
+            Summary {
+                saga: entry.saga,
+                definition: self
+                    .names
+                    .get(entry.definition as usize)
+                    .map_or_else(|| Arc::from(""), Arc::clone),
+                status: entry.status,
+                version: entry.version,
+                wake: wake_of(entry.wake),
+                updated: entry.updated,
+            }
+        }));
+        last.filter(|_| page.len() < filter.limit)
     }
 
     /// Where the first frame is of those sagas that have not ended.

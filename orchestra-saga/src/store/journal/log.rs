@@ -70,9 +70,10 @@ impl Log {
 
     /// Follows a batch that was checked, or is found to fit.
     pub(super) fn append(&mut self, header: &Header, body: &[u8]) -> Option<()> {
-        match frame::read_birth(header, body)? {
-            Some(birth) => self.index.begin(header, birth),
-            None => self.index.advance(header),
+        if header.version == Version(0) {
+            self.index.begin(header, frame::read_birth(body)?);
+        } else {
+            self.index.advance(header);
         }
         self.table.add_live(header.place, header.length);
         Some(())

@@ -25,7 +25,6 @@ impl Place {
         self.0
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half")]
     pub(super) const fn segment(self) -> u32 {
         (self.0 >> 32) as u32
     }

@@ -42,6 +42,8 @@ pub(super) struct Recovery {
     pub(super) spare: Option<Room>,
     /// The checkpoints that are kept, the older first.
     pub(super) checkpoints: Vec<Place>,
+    /// The bytes behind the last of them.
+    pub(super) replayed: u64,
     pub(super) report: Recovered,
 }
 
@@ -55,19 +57,20 @@ pub(super) fn recover(disk: &Arc<dyn Disk>, dir: &Path, room: u32) -> Result<Rec
         first.map_err(|source| failed(dir, "preparing a segment in", source))?;
         names.insert(Name::fresh(1));
     }
-    let (log, begin) = beginning(&**disk, dir, &mut places)?;
+    let (log, begin) = beginning(&**disk, dir, &names, &mut places)?;
     let mut replay = Replay {
         disk: &**disk,
         dir,
         log,
         names,
         report: Recovered::default(),
+        replayed: 0,
     };
     replay.take_files(begin)?;
     let (tail, synced) = replay.frames(begin)?;
     replay.check_missing()?;
     replay.make_durable(synced, tail)?;
-    let (current, spare) = replay.rooms(tail)?;
+    let (current, spare) = replay.rooms(tail, room)?;
     let mut report = replay.report;
     report.sagas = replay.log.index.len();
     Ok(Recovery {
@@ -76,6 +79,7 @@ pub(super) fn recover(disk: &Arc<dyn Disk>, dir: &Path, room: u32) -> Result<Rec
         current,
         spare,
         checkpoints: places.into_iter().collect(),
+        replayed: replay.replayed,
         report,
     })
 }
@@ -105,23 +109,39 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<()> {
         .map_err(|source| failed(path, "removing", source))
 }
 
-/// What the youngest checkpoint that can be read knows, and where the log goes on after it.
-fn beginning(disk: &dyn Disk, dir: &Path, places: &mut BTreeSet<Place>) -> Result<(Log, Place)> {
-    let mut unread = None;
+/// What the youngest checkpoint that can be read knows, and where the log goes on after it. Those that
+/// cannot be read are taken away.
+fn beginning(
+    disk: &dyn Disk,
+    dir: &Path,
+    names: &BTreeSet<Name>,
+    places: &mut BTreeSet<Place>,
+) -> Result<(Log, Place)> {
+    let mut unread = Vec::new();
+    let mut found = None;
     while let Some(place) = places.last().copied() {
         let path = dir.join(checkpoint::file(place));
         let read = Checkpoint::read(disk, dir, place);
         if let Some(log) = read.map_err(|source| failed(&path, "reading", source))? {
-            return Ok((log, place));
+            found = Some((log, place));
+            break;
         }
-        tracing::warn!(file = %path.display(), "a checkpoint cannot be read; an older one is used");
-        unread.get_or_insert(path);
+        tracing::warn!(file = %path.display(), "a checkpoint cannot be read; what is before it is");
+        unread.push(path);
         places.remove(&place);
     }
-    match unread {
-        // The log alone does not say what was purged from it.
-        Some(path) => Err(segment::corrupt(&path, 0, "a checkpoint makes no sense")),
-        None => Ok((Log::default(), Place::new(1, FRONT))),
+    // A log that nobody has rewritten says everything by itself.
+    let is_whole = (1..)
+        .zip(names)
+        .all(|(number, name)| *name == Name::fresh(number));
+    match (found, unread.first()) {
+        (None, Some(path)) if !is_whole => {
+            Err(segment::corrupt(path, 0, "a checkpoint makes no sense"))
+        }
+        (found, _) => {
+            unread.iter().try_for_each(|path| remove(disk, path))?;
+            Ok(found.unwrap_or_else(|| (Log::default(), Place::new(1, FRONT))))
+        }
     }
 }
 
@@ -131,6 +151,7 @@ struct Replay<'a> {
     log: Log,
     names: BTreeSet<Name>,
     report: Recovered,
+    replayed: u64,
 }
 
 impl Replay<'_> {
@@ -238,6 +259,7 @@ impl Replay<'_> {
                     return Err(opened.corrupt(place.offset(), "a frame does not fit its saga"));
                 }
                 self.report.frames += 1;
+                self.replayed += u64::from(header.length);
                 (place, synced) = (header.end(), header.synced);
                 if header.kind == Kind::Seal {
                     break true;
@@ -271,7 +293,7 @@ impl Replay<'_> {
         let mut proof = rest.proof;
         let later = self.names.iter().copied();
         let later = later.filter(|name| name.first > end.segment());
-        for name in later.collect::<Vec<_>>() {
+        for name in later {
             let opened = self.open(name)?;
             let rest = look_behind(&opened, Place::new(name.first, FRONT), end)?;
             torn += rest.last.map_or(0, |last| last - FRONT);
@@ -343,7 +365,7 @@ impl Replay<'_> {
     }
 
     /// The segment that is written, and the one after it if it was prepared.
-    fn rooms(&mut self, tail: Place) -> Result<(Room, Option<Room>)> {
+    fn rooms(&mut self, tail: Place, bytes: u32) -> Result<(Room, Option<Room>)> {
         let room = |number| {
             let opened = self.open(Name::fresh(number))?;
             Ok::<_, Error>(Room {
@@ -356,11 +378,13 @@ impl Replay<'_> {
         let next = tail.segment() + 1;
         let spare = self.names.contains(&Name::fresh(next));
         let spare = spare.then(|| room(next)).transpose()?;
+        // Whatever is said to fit into a segment must fit into the next.
+        let spare = spare.filter(|spare| spare.capacity == bytes);
         let names = self.names.iter().copied();
         let unused: Vec<_> = names.filter(|name| name.first >= next).collect();
         for name in unused {
             self.log.table.remove(name.first);
-            if name.first > next {
+            if name.first > next || spare.is_none() {
                 remove(self.disk, &self.path(name))?;
             }
         }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::compact;
-use super::core::{Core, Poison, State};
+use super::core::{Core, Poison, State, Writer};
 use super::disk::write_full;
 use super::group::{Group, Part, Waiters};
 use super::recover::Room;
@@ -17,9 +17,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// How soon a segment that could not be prepared is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// A thread's name and what it does.
+type Work = (&'static str, fn(&Core));
+
 /// Starts them.
 pub(super) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
-    let works: [(&str, fn(&Core)); 3] = [
+    let works: [Work; 3] = [
         ("saga-journal-write", write),
         ("saga-journal-room", prepare),
         ("saga-journal-keep", compact::keep),
@@ -61,9 +64,9 @@ fn write(core: &Core) {
         } else if state.stopping {
             return;
         } else {
-            state.writer_sleeps = true;
+            state.writer = Writer::Asleep;
             core.writing.wait(&mut state);
-            state.writer_sleeps = false;
+            state.writer = Writer::Awake;
         }
     }
 }

@@ -196,7 +196,30 @@ async fn a_damaged_checkpoint_is_replaced_by_the_one_before() {
     for path in &checkpoints {
         bad.edit(path, |bytes| bytes.truncate(bytes.len() - 1));
     }
-    let refused = open(&bad).expect_err("nothing says what was purged");
+    // The log is as it was written, and says everything.
+    let store = open(&bad).expect("opened");
+    ledger.check(&store).await;
+    store.close().await.expect("closed");
+    let store = open(&bad).expect("opened");
+    assert_eq!(store.recovered().frames, 0);
+    halt(&store);
+
+    // A log that was rewritten does not say what was purged from it.
+    let end = more(1, 60, 10).status(crate::Status::Completed);
+    let store = open(&sim).expect("opened");
+    let claim = store.claim(HOME, "test").await.expect("claimed");
+    store.append(claim, &end).await.expect("appended");
+    assert_eq!(store.purge(claim, at(100), 10).await.expect("purged"), 1);
+    tidy(&store).expect("tidied");
+    halt(&store);
+    let path = segment_path(2);
+    assert!(!sim.paths().contains(&path), "segments were given back");
+    for path in sim.paths() {
+        if path.to_string_lossy().contains("checkpoint") {
+            sim.edit(&path, |bytes| bytes.truncate(bytes.len() - 1));
+        }
+    }
+    let refused = open(&sim).expect_err("what was purged would come back");
     assert_eq!(refused.kind(), ErrorKind::Corrupt);
     assert!(refused.to_string().contains("checkpoint-"), "{refused}");
 }
@@ -265,4 +288,28 @@ async fn snapshots_and_definitions_are_there_after_opening() {
         Some(blueprint)
     );
     halt(&store);
+}
+
+#[tokio::test]
+async fn segments_may_have_another_length_than_before() {
+    let sim = Sim::default();
+    let (store, _, mut ledger) = begun(&sim).await;
+    let open_with = |bytes| {
+        let config = small().segment_bytes(bytes);
+        JournalStore::open_on(Arc::new(sim.clone()), directory(), config, None).expect("opened")
+    };
+    halt(&store);
+    let mut version = 1;
+    for bytes in [1 << 20, 64 << 10, 256 << 10] {
+        let store = open_with(bytes);
+        let claim = store.claim(HOME, "test").await.expect("claimed");
+        let length = usize::try_from(bytes).expect("small") / 2;
+        for _ in 0..5 {
+            let more = more(1, version, length);
+            ledger.append(&store, claim, &more).await.expect("appended");
+            version += 1;
+        }
+        ledger.check(&store).await;
+        halt(&store);
+    }
 }

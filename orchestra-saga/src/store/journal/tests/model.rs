@@ -81,7 +81,7 @@ impl Pair {
     fn claim(&self, saga: u64) -> Claim {
         let partition = Partition(u32::from(saga.is_multiple_of(4)));
         let held = self.claims[usize::from(saga.is_multiple_of(4))];
-        held.unwrap_or(Claim::new(partition, crate::Epoch(0)))
+        held.unwrap_or_else(|| Claim::new(partition, crate::Epoch(0)))
     }
 
     async fn append(&self, claim: Claim, append: &Append) {
@@ -105,7 +105,10 @@ impl Pair {
                 wake,
                 old_claim,
             } => {
-                let claim = self.old.filter(|_| old_claim).unwrap_or(self.claim(saga));
+                let claim = self
+                    .old
+                    .filter(|_| old_claim)
+                    .unwrap_or_else(|| self.claim(saga));
                 let start = start(saga).start_key(named.map(key)).wake(wake.map(at));
                 self.append(claim, &start).await;
             }
