@@ -165,7 +165,7 @@ fn is_worthwhile(run: &[Segment]) -> bool {
 }
 
 /// Rewrites whatever is worth it.
-fn compact(core: &Core) -> Result<()> {
+pub(super) fn compact(core: &Core) -> Result<()> {
     let room = u64::from(core.config.room() - FRONT);
     loop {
         let state = core.state();

@@ -59,6 +59,14 @@ async fn what_was_purged_gives_its_room_back_and_the_rest_is_read_as_before() {
         let store = open(&sim).expect("opened");
         ledger.check(&store).await;
         halt(&store);
+        // The log behind the older checkpoint was left as it was.
+        let damaged = sim.copy();
+        let mut paths = damaged.paths();
+        paths.retain(|path| path.to_string_lossy().contains("checkpoint"));
+        damaged.edit(paths.last().expect("a checkpoint"), |bytes| bytes[20] ^= 1);
+        let store = open(&damaged).expect("opened");
+        ledger.check(&store).await;
+        halt(&store);
     }
     // Eight rounds write 1.2 MB; what lives are a few sagas of each.
     assert!(sizes[7] < sizes[1] + 300_000, "{sizes:?}");
@@ -167,5 +175,58 @@ async fn appends_go_on_while_room_is_given_back() {
     let store = open(&sim).expect("opened");
     Ledger::default().check(&store).await;
     assert_eq!(store.recovered().sagas, 81);
+    halt(&store);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_removed_for_a_purge_that_may_be_lost() {
+    let sim = Sim::default();
+    let store = open(&sim).expect("opened");
+    let claim = store.claim(HOME, "test").await.expect("claimed");
+    let mut ledger = Ledger::default();
+    for number in 1..=40 {
+        ledger
+            .append(&store, claim, &start(number))
+            .await
+            .expect("appended");
+        let end = more(number, 1, 5000).status(Status::Completed);
+        ledger.append(&store, claim, &end).await.expect("appended");
+    }
+    for number in 41..=42 {
+        ledger
+            .append(&store, claim, &start(number))
+            .await
+            .expect("appended");
+        tidy(&store).expect("a checkpoint");
+    }
+    sim.hold();
+    let before = store.core().state().decided;
+    let mut purging = tokio::task::JoinSet::new();
+    purging.spawn({
+        let store = store.clone();
+        async move { store.purge(claim, at(100), usize::MAX).await }
+    });
+    while store.core().state().decided == before {
+        tokio::task::yield_now().await;
+    }
+    let compacting = std::thread::spawn({
+        let store = store.clone();
+        move || {
+            let _alone = store.core().tidying.lock();
+            compact::compact(store.core())
+        }
+    });
+    for _ in 0..50 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        let crashed = open(&sim.after_power_loss(|| false)).expect("opened");
+        ledger.check(&crashed).await;
+        halt(&crashed);
+    }
+    assert!(!compacting.is_finished());
+    sim.release();
+    let purged = purging.join_next().await.expect("one");
+    assert_eq!(purged.expect("no panic").expect("purged"), 40);
+    compacting.join().expect("no panic").expect("compacted");
+    assert!(segment_bytes(&sim) < 300_000, "{}", segment_bytes(&sim));
     halt(&store);
 }
