@@ -39,6 +39,7 @@ fn main() -> Result<()> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "real processes take real time")]
 /// Kills the worker at random moments, lets the last one end, and looks at the books.
 fn supervise() -> Result<()> {
     let directory = std::env::temp_dir().join(format!("saga-recovery-{}", std::process::id()));

@@ -273,7 +273,8 @@ impl<'a> Exploration<'a> {
         self
     }
 
-    /// Cancellations, pauses, retries, resolutions (true ones) and revocations together, at any moment; none by default.
+    /// Cancellations, pauses, retries, revocations and, where a barrier shows them, true resolutions
+    /// together, at any moment; none by default.
     pub fn interventions(mut self, most: u8) -> Self {
         self.bounds.interventions = most;
         self

@@ -20,7 +20,7 @@ pub(super) struct Row {
     pub(super) records: Vec<Record>,
     /// The highest epoch that called.
     pub(super) seen: Epoch,
-    /// It was compensated: no action passes any more.
+    /// It was compensated, or somebody saw to it: no action passes any more.
     pub(super) is_tombed: bool,
     pub(super) applied: u32,
     pub(super) undone: u32,
@@ -109,13 +109,10 @@ impl Participants {
         self.rows(step).iter().any(Row::has_effect)
     }
 
-    /// An action that has not been done is refused from now on.
-    pub(super) fn fence(&mut self, step: u32, iteration: u32, key: IdempotencyKey) {
-        if let Some(row) = self.row(step, iteration)
-            && row.record(&key).is_none()
-        {
-            let op = Operation::Action;
-            row.records.push(Record { key, op, answer: None });
+    /// No action passes any more.
+    pub(super) fn fence(&mut self, step: u32, iteration: u32) {
+        if let Some(row) = self.row(step, iteration) {
+            row.is_tombed = true;
         }
     }
 
@@ -124,7 +121,7 @@ impl Participants {
         let keeps = setup.is_guarded
             && call.op == Operation::Action
             && setup.has_ledger(step)
-            && setup.keeps_refusals(step);
+            && setup.may_be_given_up(step);
         if keeps
             && let Some(row) = self.row(step, call.iteration)
             && !row.is_tombed
@@ -174,7 +171,7 @@ impl Participants {
         step: u32,
         call: &Call,
     ) -> Result<StepOutcome, Violation> {
-        let keeps = setup.keeps_refusals(step);
+        let keeps = setup.may_be_given_up(step);
         let Some(row) = self.row(step, call.iteration) else {
             return Ok(refused("no such step"));
         };

@@ -306,21 +306,25 @@ impl World {
         self.tell(setup, &input, tale)
     }
 
-    /// Whoever says that an action had no effect sees to it that it never has.
+    /// Whoever says that there is no effect sees to it that there never is.
     fn resolve(&mut self, setup: &Setup, (step, op): (u32, Operation), applied: bool) -> Input {
         let name = setup.spec(step).name.clone();
         let resolution = match op {
-            Operation::Action if !applied => {
-                let iteration = self.machine.state().step(step).iteration;
-                let key = Call::key_of(setup.saga, &name, iteration, op);
-                self.participants.fence(step, iteration, key);
-                Resolution::NotApplied
-            }
-            Operation::Action => Resolution::Done(setup.output(&name)),
+            Operation::Action if applied => Resolution::Done(setup.output(&name)),
+            Operation::Action => Resolution::NotApplied,
             _ => Resolution::Done(Payload::default()),
         };
+        if !(applied && op == Operation::Action) {
+            let iteration = self.machine.state().step(step).iteration;
+            self.participants.fence(step, iteration);
+        }
         let by = Operator::new("explorer", "looked at the participant");
-        Input::Resolve { step: name, op, resolution, by }
+        Input::Resolve {
+            step: name,
+            op,
+            resolution,
+            by,
+        }
     }
 
     fn heartbeat(&self, setup: &Setup, step: u32) -> Option<Input> {
