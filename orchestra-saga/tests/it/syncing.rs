@@ -152,8 +152,10 @@ fn a_lone_saga_of_n_steps_costs_n_plus_one_syncs() {
     }
     let writer = threads.iter().max_by_key(|(_, calls)| **calls);
     let writer = *writer.expect("somebody syncs").0;
-    let (written, prepared): (Vec<&str>, Vec<&str>) =
-        syncs.iter().copied().partition(|line| thread_of(line) == writer);
+    let (written, prepared): (Vec<&str>, Vec<&str>) = syncs
+        .iter()
+        .copied()
+        .partition(|line| thread_of(line) == writer);
     assert_eq!(written.len(), SAGAS * (STEPS + 1), "{syncs:?}");
     assert!(
         written.iter().all(|line| line.contains("fdatasync(")),
