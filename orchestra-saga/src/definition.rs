@@ -294,7 +294,8 @@ impl Definition {
     /// Whether a completed saga can still be taken back: no step of it is final.
     pub(crate) fn is_reversible(&self) -> bool {
         let mut steps = self.steps.iter();
-        steps.all(|spec| matches!(spec.kind, Kind::Compensatable | Kind::ReadOnly))
+        self.unwind != Unwind::Never
+            && steps.all(|spec| matches!(spec.kind, Kind::Compensatable | Kind::ReadOnly))
     }
 
     /// Whether a step is a request, for which an executor needs a caller.

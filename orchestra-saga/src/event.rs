@@ -110,7 +110,9 @@ pub enum Resolution {
     /// An action took effect and returned this, or is skipped with this in its place; a compensation is
     /// done, whatever this is.
     Done(Payload),
-    /// An action had no effect and is not tried again.
+    /// An action had no effect and is not tried again: the step is given up. Not of a retriable step, nor of
+    /// a saga that never goes back, which give nothing up. Whoever says so has seen to it that no attempt
+    /// still under way has the effect later.
     NotApplied,
 }
 

@@ -124,7 +124,7 @@ use setup::Setup;
 const ROUNDS: [u8; 3] = [1, 2, 3];
 
 /// Begins an exploration of this definition.
-pub fn explore(definition: &Definition) -> Exploration<'_> {
+pub fn explore<'a>(definition: &Definition) -> Exploration<'a> {
     Exploration {
         definition: Arc::new(definition.clone()),
         input: Payload::default(),
@@ -139,6 +139,21 @@ pub fn explore(definition: &Definition) -> Exploration<'_> {
 }
 
 /// What is explored, and how far; [`Exploration::run`] does it.
+///
+/// ```
+/// use orchestra_saga::explore::explore;
+/// use orchestra_saga::{Call, Definition};
+///
+/// let mut d = Definition::builder("greet", "1");
+/// let name = d.input::<String>();
+/// let approved = d.signal::<bool, _>("approval", (), "approved", None);
+/// d.step("greet", (name, approved), |_: Call, _: (String, bool)| async { Ok(()) }).read_only();
+///
+/// let exploration = explore(&d.build()?).input("ada").signal("approved", &true);
+/// let report = exploration.attempts(2).crashes(2).interventions(1).run();
+/// report.assert_clean().assert_exhaustive();
+/// # Ok::<(), orchestra_saga::Error>(())
+/// ```
 #[must_use = "nothing is explored before `run`"]
 pub struct Exploration<'a> {
     definition: Arc<Definition>,
@@ -258,7 +273,8 @@ impl<'a> Exploration<'a> {
         self
     }
 
-    /// Cancellations, pauses, retries and revocations together, at any moment; none by default.
+    /// Cancellations, pauses, retries, revocations and, where a barrier shows them, true resolutions
+    /// together, at any moment; none by default.
     pub fn interventions(mut self, most: u8) -> Self {
         self.bounds.interventions = most;
         self
@@ -291,7 +307,8 @@ impl<'a> Exploration<'a> {
         self
     }
 
-    /// The most states to look at; two hundred thousand by default, of which each takes about fifty bytes.
+    /// The most states to look at; fifty thousand by default. Each takes about fifty bytes, and in a debug
+    /// build about a tenth of a millisecond.
     pub fn states(mut self, most: usize) -> Self {
         self.bounds.states = most;
         self

@@ -53,7 +53,7 @@ pub use store::PostgresStore;
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use store::SqliteStore;
 pub use store::{
-    Append, Blueprint, Claim, Entry, Filter, Holder, MemoryStore, Position, SagaStore, Snapshot,
-    Summary, Timer,
+    Append, Blueprint, Claim, Entry, Filter, Holder, JournalStore, MemoryStore, Position,
+    SagaStore, Snapshot, Summary, Timer,
 };
 pub use two_phase::{Decision, Participant};

@@ -125,6 +125,17 @@ pub struct SagaView {
     /// Why it goes, or went, back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// When it ended, if it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    /// The steps that are under way, forward or back: more than one where branches run beside each other.
+    pub current: Vec<StepName>,
+    /// How many steps it has.
+    pub total_steps: usize,
+    /// How many of its steps are done and not undone.
+    pub completed_steps: usize,
+    /// Whether it has not ended.
+    pub is_active: bool,
     /// Its steps in the order of definition.
     pub steps: Vec<StepView>,
 }
@@ -173,17 +184,35 @@ impl SagaView {
         let definition: &Definition = machine.definition();
         let state = machine.state();
         let steps = definition.steps.iter().zip(&state.steps);
+        let steps: Vec<_> = steps.map(|(spec, step)| step.view(&spec.name)).collect();
+        let status = Status::of(state);
+        let moves = |step: &&StepView| {
+            matches!(
+                step.status,
+                StepStatus::Running | StepStatus::Parked | StepStatus::Compensating
+            )
+        };
+        let is_done = |step: &&StepView| step.status == StepStatus::Completed;
         Self {
             id: machine.saga(),
             definition: Arc::clone(&definition.id),
             definition_version: Arc::clone(&definition.version),
-            status: Status::of(state),
+            status,
             version: state.version,
             input: state.input.clone(),
             started: state.started,
             updated: state.updated,
             cause: state.cause.clone(),
-            steps: steps.map(|(spec, step)| step.view(&spec.name)).collect(),
+            ended: status.is_terminal().then_some(state.updated),
+            current: steps
+                .iter()
+                .filter(moves)
+                .map(|step| step.name.clone())
+                .collect(),
+            total_steps: steps.len(),
+            completed_steps: steps.iter().filter(is_done).count(),
+            is_active: !status.is_terminal(),
+            steps,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod append;
 mod filter;
+pub mod journal;
+mod lock;
 pub mod memory;
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
@@ -13,6 +15,7 @@ mod term;
 
 pub use append::Append;
 pub use filter::{Filter, Open, Summary};
+pub use journal::JournalStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]

@@ -11,7 +11,7 @@ pub(super) struct Bounds {
     pub(super) late: usize,
     /// Appends that may fail while their owner lives on.
     pub(super) store_failures: u8,
-    /// Cancellations, pauses, retries and revocations together.
+    /// Cancellations, pauses, retries, resolutions and revocations together.
     pub(super) interventions: u8,
     /// Heartbeats.
     pub(super) heartbeats: u8,
@@ -43,7 +43,7 @@ impl Default for Bounds {
             surplus_signals: 1,
             timeouts: true,
             faults: None,
-            states: 200_000,
+            states: 50_000,
             samples: 1_000,
             seed: 0,
             symmetry: true,

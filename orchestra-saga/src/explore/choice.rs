@@ -62,6 +62,8 @@ pub(super) enum Choice {
     Resume,
     Retry,
     Revoke,
+    /// Somebody looks at the participant and says what became of an operation: whether it took effect.
+    Resolve(u32, Operation, bool),
 }
 
 impl Choice {

@@ -1,6 +1,12 @@
 use std::fmt;
 
 /// What must hold of every saga, whatever its participants answer and whoever dies.
+///
+/// ```
+/// use orchestra_saga::explore::Law;
+///
+/// assert_eq!(Law::AllOrNothing.to_string(), "all effects are there, or none");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Law {

@@ -1,6 +1,20 @@
 /// A deliberate fault in the world of an exploration, to prove that the explorer sees it.
 ///
 /// The machine under exploration stays the production one; what is around it does one thing wrong.
+///
+/// ```
+/// use orchestra_saga::explore::{Law, Mutant, explore};
+/// use orchestra_saga::{Call, Definition};
+///
+/// let mut d = Definition::builder("pay", "1");
+/// d.step("pay", (), |_: Call, (): ()| async { Ok(()) })
+///     .compensate(|_: Call, (): (), _: Option<()>| async { Ok(()) });
+/// let definition = d.build()?;
+///
+/// let report = explore(&definition).faults(2).mutant(Mutant::ForgetsKeys).run();
+/// assert_eq!(report.finding.map(|finding| finding.law()), Some(Law::Once));
+/// # Ok::<(), orchestra_saga::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Mutant {

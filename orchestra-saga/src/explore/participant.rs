@@ -20,7 +20,7 @@ pub(super) struct Row {
     pub(super) records: Vec<Record>,
     /// The highest epoch that called.
     pub(super) seen: Epoch,
-    /// It was compensated: no action passes any more.
+    /// It was compensated, or somebody saw to it: no action passes any more.
     pub(super) is_tombed: bool,
     pub(super) applied: u32,
     pub(super) undone: u32,
@@ -109,12 +109,19 @@ impl Participants {
         self.rows(step).iter().any(Row::has_effect)
     }
 
+    /// No action passes any more.
+    pub(super) fn fence(&mut self, step: u32, iteration: u32) {
+        if let Some(row) = self.row(step, iteration) {
+            row.is_tombed = true;
+        }
+    }
+
     /// Refuses the call without asking the service.
     pub(super) fn refuse(&mut self, setup: &Setup, step: u32, call: &Call) -> StepOutcome {
         let keeps = setup.is_guarded
             && call.op == Operation::Action
             && setup.has_ledger(step)
-            && setup.keeps_refusals(step);
+            && setup.may_be_given_up(step);
         if keeps
             && let Some(row) = self.row(step, call.iteration)
             && !row.is_tombed
@@ -164,7 +171,7 @@ impl Participants {
         step: u32,
         call: &Call,
     ) -> Result<StepOutcome, Violation> {
-        let keeps = setup.keeps_refusals(step);
+        let keeps = setup.may_be_given_up(step);
         let Some(row) = self.row(step, call.iteration) else {
             return Ok(refused("no such step"));
         };

@@ -4,6 +4,18 @@ use super::law::Law;
 use super::tale::{Beat, mermaid};
 
 /// What an exploration saw.
+///
+/// ```
+/// use orchestra_saga::explore::explore;
+/// use orchestra_saga::{Call, Definition};
+///
+/// let mut d = Definition::builder("look", "1");
+/// d.step("look", (), |_: Call, (): ()| async { Ok(()) }).read_only();
+/// let report = explore(&d.build()?).crashes(0).attempts(1).run();
+/// assert!(report.exhaustive && report.finding.is_none());
+/// assert!(report.to_string().contains("all within up to 1 attempts that go wrong"));
+/// # Ok::<(), orchestra_saga::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Report {
@@ -77,6 +89,25 @@ impl fmt::Display for Report {
 }
 
 /// A sequence that breaks a law.
+///
+/// ```
+/// use orchestra_saga::explore::explore;
+/// use orchestra_saga::{Call, Definition, Failure};
+///
+/// let mut d = Definition::builder("pay", "1");
+/// let paid = d
+///     .step("pay", (), |_: Call, (): ()| async { Ok(()) })
+///     .compensate(|_: Call, (): (), _: Option<()>| async { Err(Failure::rejected("no refunds")) });
+/// d.step("send", paid, |_: Call, (): ()| async { Ok(()) }).pivot();
+///
+/// let all_is_well = |_| Ok::<(), String>(());
+/// let report = explore(&d.build()?).service(|| {}, all_is_well).faults(2).run();
+/// let finding = report.finding.expect("a compensation that refuses for ever");
+/// assert_eq!(finding.law().to_string(), "a saga ends when all participants answer");
+/// assert_eq!(finding.sequence().first().map(String::as_str), Some("owner 1 appends saga_started, step_scheduled pay"));
+/// assert!(finding.mermaid().starts_with("sequenceDiagram"));
+/// # Ok::<(), orchestra_saga::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
     pub(super) law: Law,

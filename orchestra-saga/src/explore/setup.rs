@@ -56,9 +56,9 @@ impl Setup {
         spec.kind != Kind::ReadOnly && is_call(&spec.action)
     }
 
-    /// Whether its participant answers what it refused once with the same refusal. That of a step that may not be
-    /// given up must not.
-    pub(super) fn keeps_refusals(&self, step: u32) -> bool {
+    /// Whether a refusal is its end. Only then may its participant answer what it refused once with the same
+    /// refusal.
+    pub(super) fn may_be_given_up(&self, step: u32) -> bool {
         let must = self.spec(step).kind == Kind::Retriable;
         !must && self.definition.unwind != Unwind::Never
     }

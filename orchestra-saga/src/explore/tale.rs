@@ -87,6 +87,14 @@ fn asked(input: &Input) -> String {
         Input::Pause { .. } => "somebody pauses the saga".to_owned(),
         Input::Resume { .. } => "somebody resumes the saga".to_owned(),
         Input::Retry { .. } => "somebody retries what is parked".to_owned(),
+        Input::Resolve {
+            step,
+            op,
+            resolution,
+            ..
+        } => {
+            format!("somebody says of the {op} of {step}: {resolution:?}")
+        }
         Input::Revoke { .. } => "somebody revokes the saga".to_owned(),
         other => format!("{other:?}"),
     }

@@ -257,7 +257,9 @@ pub(super) fn wake(definition: &Definition, state: &State) -> Option<Timestamp> 
         Phase::Running => {
             let open = state.front.open.iter();
             let waits = open.filter_map(|&step| until(state.step(step).action.stage));
-            let settled = unwind::is_committed(state) || unwind::is_pivot_open(definition, state);
+            let settled = definition.unwind == Unwind::Never
+                || unwind::is_committed(state)
+                || unwind::is_pivot_open(definition, state);
             waits.chain(state.deadline.filter(|_| !settled)).min()
         }
         Phase::Compensating => {

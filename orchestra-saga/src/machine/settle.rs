@@ -6,7 +6,7 @@ use orchestra_core::{IdempotencyKey, Timestamp};
 
 use super::state::{Phase, Progress, Signalled, Stage, State, StepState};
 use super::{Input, unwind};
-use crate::definition::{Body, Definition, Kind, Spec, Unwind};
+use crate::definition::{Body, Definition, Spec, Unwind};
 use crate::event::{Event, Resolution};
 use crate::id::StepName;
 use crate::step::{Operation, StepOutcome};
@@ -144,7 +144,7 @@ fn may_resolve(
     let Some(number) = definition.index_of(step) else {
         return false;
     };
-    let step = state.step(number);
+    let (spec, step) = (definition.spec(number), state.step(number));
     let open = |stage| {
         matches!(
             stage,
@@ -153,11 +153,11 @@ fn may_resolve(
     };
     match (op, resolution) {
         (Operation::Action, _) => {
-            let waits = matches!(
-                definition.spec(number).action,
-                Body::Timer(_) | Body::Signal(..)
-            );
-            state.phase == Phase::Running && !waits && open(step.action.stage)
+            let waits = matches!(spec.action, Body::Timer(_) | Body::Signal(..));
+            // What is not applied is given up.
+            let may = matches!(resolution, Resolution::Done(_))
+                || !unwind::is_never_given_up(definition, spec);
+            state.phase == Phase::Running && !waits && may && open(step.action.stage)
         }
         (Operation::Compensation, Resolution::Done(_)) => open(step.undo.stage),
         (Operation::Compensation, Resolution::NotApplied) | (Operation::Probe, _) => false,
@@ -240,7 +240,9 @@ impl Report<'_> {
                 attempt: self.attempt,
                 output: output.clone(),
             }],
-            StepOutcome::Rejected(reason) if self.gives_nothing_up() => {
+            StepOutcome::Rejected(reason)
+                if unwind::is_never_given_up(self.definition, self.spec) =>
+            {
                 self.give_up(self.failed(reason, None), reason)
             }
             StepOutcome::Rejected(reason) => vec![self.failed(reason, None)],
@@ -253,11 +255,6 @@ impl Report<'_> {
                 None => self.give_up(self.unknown(reason, None), reason),
             },
         }
-    }
-
-    /// Whether a refusal is not the end of the step.
-    fn gives_nothing_up(&self) -> bool {
-        self.spec.kind == Kind::Retriable || self.definition.unwind == Unwind::Never
     }
 
     fn failed(&self, reason: &str, retry: Option<Timestamp>) -> Event {

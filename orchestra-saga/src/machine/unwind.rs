@@ -21,14 +21,13 @@ pub(super) fn must_resolve(
     step: &StepState,
     doubt: bool,
 ) -> bool {
-    if definition.unwind == Unwind::Never {
-        return true;
-    }
-    match spec.kind {
-        Kind::Retriable => true,
-        Kind::Pivot => step.tainted || doubt,
-        Kind::Compensatable | Kind::ReadOnly => false,
-    }
+    let in_doubt = spec.kind == Kind::Pivot && (step.tainted || doubt);
+    in_doubt || is_never_given_up(definition, spec)
+}
+
+/// Whether not even a refusal is the end of the step.
+pub(super) fn is_never_given_up(definition: &Definition, spec: &Spec) -> bool {
+    spec.kind == Kind::Retriable || definition.unwind == Unwind::Never
 }
 
 /// Whether a pivot may have taken effect without anyone knowing.

@@ -17,7 +17,6 @@ mod cache;
 mod checkpoint;
 mod job;
 mod ledger;
-mod lock;
 mod lookup;
 mod read;
 mod schema;
@@ -33,6 +32,7 @@ use orchestra_core::{IdempotencyKey, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::lock::Lock;
 use super::term::Terms;
 use super::{
     Append, Blueprint, Claim, Entry, Filter, Holder, Position, SagaStore, Snapshot, Summary, Timer,
@@ -106,7 +106,7 @@ impl SqliteStore {
     }
 
     fn open_blocking(path: PathBuf) -> Result<Self> {
-        let lock = lock::Lock::take(&path)?;
+        let lock = Lock::take(&path)?;
         let connection = schema::open(&path)?;
         let copier = schema::open_copier(&path)?;
         let (jobs, queue) = mpsc::channel(QUEUE);

@@ -1,4 +1,4 @@
-//! Both stores obey the laws, and the suite sees every fault.
+//! The stores obey the laws, and the suite sees every fault.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,6 +9,17 @@ use orchestra_saga::{MemoryStore, SagaStore};
 
 mod memory {
     orchestra_saga::saga_store_suite!(|| async { (orchestra_saga::MemoryStore::default(), ()) });
+}
+
+mod journal {
+    orchestra_saga::saga_store_suite!(|| async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = orchestra_saga::store::journal::Config::default().segment_bytes(1 << 20);
+        let store = orchestra_saga::JournalStore::open_with(directory.path(), config)
+            .await
+            .expect("opened");
+        (store, directory)
+    });
 }
 
 #[cfg(feature = "sqlite")]

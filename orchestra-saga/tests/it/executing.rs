@@ -40,6 +40,9 @@ async fn every_step_is_done_once() {
     let world = World::new();
     let (executor, view) = run(&world).await;
     assert_eq!(view.status, Status::Completed);
+    assert_eq!((view.total_steps, view.completed_steps), (5, 5));
+    assert_eq!((view.is_active, view.ended), (false, Some(view.updated)));
+    assert!(view.current.is_empty());
     assert_eq!(world.effects(), effects(ALL));
     assert_eq!(
         world.calls(),
@@ -107,6 +110,9 @@ async fn a_compensation_that_fails_parks_the_saga_until_it_succeeds() {
     world.script("reserve", Operation::Compensation, &[Answer::Retryable; 3]);
     let (executor, view) = run(&world).await;
     assert_eq!(view.status, Status::Parked);
+    assert_eq!((view.is_active, view.ended), (true, None));
+    assert_eq!(view.current.len(), 1, "{:?}", view.current);
+    assert!(view.completed_steps < view.total_steps);
     assert_eq!(
         view.steps[1].parked.map(|parked| parked.op),
         Some(Operation::Compensation)
@@ -124,6 +130,9 @@ async fn an_operator_retries_a_parked_saga_at_once() {
     world.script("notify", Operation::Action, &[Answer::Rejected]);
     let (executor, view) = run(&world).await;
     assert_eq!(view.status, Status::Parked);
+    assert_eq!((view.is_active, view.ended), (true, None));
+    assert_eq!(view.current.len(), 1, "{:?}", view.current);
+    assert!(view.completed_steps < view.total_steps);
     let before = tokio::time::Instant::now();
     assert!(
         executor
@@ -150,6 +159,9 @@ async fn a_pivot_in_doubt_is_asked_until_it_is_known() {
     world.script("charge", Operation::Action, &[Answer::LostAfter; 5]);
     let (executor, view) = run(&world).await;
     assert_eq!(view.status, Status::Parked);
+    assert_eq!((view.is_active, view.ended), (true, None));
+    assert_eq!(view.current.len(), 1, "{:?}", view.current);
+    assert!(view.completed_steps < view.total_steps);
     assert_eq!(
         executor.wait(view.id).await.expect("ended").status,
         Status::Completed

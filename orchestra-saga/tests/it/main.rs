@@ -20,6 +20,7 @@ mod executing;
 mod exploring;
 mod extending;
 mod fleeting;
+mod journal_killing;
 #[cfg(feature = "sqlite")]
 mod killing;
 #[cfg(feature = "sqlite")]
@@ -31,6 +32,7 @@ mod partitions;
 mod requesting;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod syncing;
 mod viewing;
 mod waiting;
 mod waking;

@@ -4,7 +4,7 @@ use super::{Flight, World};
 use crate::definition::Kind;
 use crate::explore::choice::{Choice, Landing, Reply};
 use crate::explore::setup::Setup;
-use crate::machine::Phase;
+use crate::machine::{Phase, Stage};
 use crate::step::Operation;
 
 impl World {
@@ -85,6 +85,25 @@ impl World {
             ];
             let possible = asked.iter().filter(|(possible, _)| *possible);
             choices.extend(possible.map(|(_, choice)| *choice));
+            self.resolutions(setup, choices);
+        }
+    }
+
+    /// What somebody may truthfully say of operations that wait. What nobody can look at, nobody resolves.
+    fn resolutions(&self, setup: &Setup, choices: &mut Vec<Choice>) {
+        if !setup.is_guarded {
+            return;
+        }
+        let waits = |stage| matches!(stage, Stage::Waiting(_) | Stage::Parked(_));
+        for number in setup.numbers().filter(|&number| setup.has_ledger(number)) {
+            let step = self.machine.state().step(number);
+            let has_effect = self.participants.has_effect(number);
+            if waits(step.action.stage) && (has_effect || setup.may_be_given_up(number)) {
+                choices.push(Choice::Resolve(number, Operation::Action, has_effect));
+            }
+            if waits(step.undo.stage) && !has_effect {
+                choices.push(Choice::Resolve(number, Operation::Compensation, true));
+            }
         }
     }
 

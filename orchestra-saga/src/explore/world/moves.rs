@@ -5,7 +5,7 @@ use std::sync::Arc;
 use orchestra_core::IdempotencyKey;
 
 use super::{DRAW, Flight, Limbo, World, fold, names};
-use crate::event::Operator;
+use crate::event::{Operator, Resolution};
 use crate::explore::choice::{Choice, Landing, Letter, Reply};
 use crate::explore::law::{Law, Violation};
 use crate::explore::mutant::Mutant;
@@ -15,7 +15,7 @@ use crate::explore::tale::{Beat, Tale};
 use crate::id::Epoch;
 use crate::machine::{Input, Machine};
 use crate::payload::Payload;
-use crate::step::{Call, StepOutcome};
+use crate::step::{Call, Operation, StepOutcome};
 
 impl World {
     /// Makes a choice that was offered.
@@ -293,6 +293,7 @@ impl World {
             Choice::Cancel => Some(Input::Cancel {
                 reason: "cancelled".to_owned(),
             }),
+            Choice::Resolve(step, op, applied) => Some(self.resolve(setup, (step, op), applied)),
             Choice::Revoke => Some(Input::Revoke {
                 reason: "revoked".to_owned(),
             }),
@@ -303,6 +304,27 @@ impl World {
         };
         tale.tell(|| Beat::Asked(input.clone()));
         self.tell(setup, &input, tale)
+    }
+
+    /// Whoever says that there is no effect sees to it that there never is.
+    fn resolve(&mut self, setup: &Setup, (step, op): (u32, Operation), applied: bool) -> Input {
+        let name = setup.spec(step).name.clone();
+        let resolution = match op {
+            Operation::Action if applied => Resolution::Done(setup.output(&name)),
+            Operation::Action => Resolution::NotApplied,
+            _ => Resolution::Done(Payload::default()),
+        };
+        if !(applied && op == Operation::Action) {
+            let iteration = self.machine.state().step(step).iteration;
+            self.participants.fence(step, iteration);
+        }
+        let by = Operator::new("explorer", "looked at the participant");
+        Input::Resolve {
+            step: name,
+            op,
+            resolution,
+            by,
+        }
     }
 
     fn heartbeat(&self, setup: &Setup, step: u32) -> Option<Input> {

@@ -291,3 +291,120 @@ fn a_compensation_that_needs_what_it_may_not_know_is_found() {
     );
     assert_eq!(finding.faults(), 2, "{finding}");
 }
+
+/// Where the states do not suffice, the report says what was seen of the whole.
+#[test]
+fn what_is_too_much_is_said_so() {
+    let mut d = Definition::builder("wide", "1");
+    for name in ["one", "two", "three", "four"] {
+        step(&mut d, name).compensate(undo);
+    }
+    let definition = d.build().expect("valid");
+    let report = explore(&definition).states(600).samples(50, 3).run();
+    report.assert_clean();
+    assert!(
+        !report.exhaustive && report.faults == Some(1) && report.samples == 50,
+        "{report}"
+    );
+    let said = "not all: those of up to 1 faults, and 50 random ones";
+    assert!(report.to_string().contains(said), "{report}");
+}
+
+/// A saga that never goes back does not heed its deadline, nor is it woken by it again and again.
+#[test]
+fn a_saga_that_never_goes_back_waits_past_its_deadline() {
+    let mut d = Definition::builder("forward", "1");
+    let signal: Handle<()> = d.signal("wait", (), "go", None);
+    step(&mut d, "last").after(signal).compensate(undo);
+    let limit = Some(Duration::from_secs(120));
+    clean(
+        &d.timeout(limit)
+            .unwind(Unwind::Never)
+            .build()
+            .expect("valid"),
+    );
+}
+
+#[test]
+fn a_saga_that_never_goes_back_is_not_revoked() {
+    let mut d = Definition::builder("forward", "1");
+    let first = step(&mut d, "first").compensate(undo);
+    step(&mut d, "second").after(first).compensate(undo);
+    let definition = d
+        .timeout(None)
+        .unwind(Unwind::Never)
+        .build()
+        .expect("valid");
+    let explore = explore(&definition)
+        .attempts(1)
+        .timeouts(false)
+        .interventions(1);
+    explore.run().assert_clean().assert_exhaustive();
+}
+
+/// Save-points, probes, signals, timers, a pivot and somebody who intervenes, in one.
+fn everything(unwind: Unwind, pivot: bool, limit: Option<Duration>) -> Definition {
+    let mut d = Definition::builder("everything", "1");
+    let probe = |_: Call, (): ()| async { Ok(Some(())) };
+    let point = step(&mut d, "point")
+        .save_point(1)
+        .commutative()
+        .compensate(undo);
+    let probed = step(&mut d, "probed")
+        .after(point)
+        .probe(probe)
+        .commutative()
+        .compensate(undo);
+    let go: Handle<()> = d.signal("go", point, "go", limit);
+    let later = d.sleep("later", go, Duration::from_secs(5));
+    let last = step(&mut d, "last").after(probed).after(later);
+    let last = last.heartbeat(Duration::from_secs(5));
+    if pivot {
+        let done = last.pivot();
+        step(&mut d, "tail").after(done).retriable();
+    } else {
+        last.commutative().compensate(undo);
+    }
+    d.timeout(Some(Duration::from_secs(120)))
+        .unwind(unwind)
+        .build()
+        .expect("valid")
+}
+
+#[test]
+#[ignore = "takes some minutes in a release build"]
+fn everything_under_more_faults() {
+    for unwind in [
+        Unwind::Parallel,
+        Unwind::Sequential,
+        Unwind::Unordered,
+        Unwind::Never,
+    ] {
+        for (pivot, limit) in [
+            (false, None),
+            (true, None),
+            (true, Some(Duration::from_secs(60))),
+        ] {
+            let definition = everything(unwind, pivot, limit);
+            let explore = explore(&definition).attempts(2).faults(3).states(3_000_000);
+            let explore = explore
+                .interventions(2)
+                .store_failures(1)
+                .late_calls(2)
+                .crashes(2);
+            let report = explore.run();
+            report.assert_clean().assert_exhaustive();
+        }
+    }
+}
+
+#[test]
+fn everything_under_two_faults() {
+    let definition = everything(Unwind::Parallel, true, Some(Duration::from_secs(60)));
+    let explore = explore(&definition).attempts(2).faults(2).interventions(2);
+    explore
+        .heartbeats(1)
+        .run()
+        .assert_clean()
+        .assert_exhaustive();
+}

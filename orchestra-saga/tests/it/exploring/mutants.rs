@@ -35,7 +35,7 @@ fn definition() -> Definition {
     d.build().expect("valid")
 }
 
-fn bounded(definition: &Definition) -> Exploration<'_> {
+fn bounded(definition: &Definition) -> Exploration<'static> {
     let explore = explore(definition).attempts(2).store_failures(1);
     explore.timeouts(false).faults(3).states(300_000)
 }

@@ -1,0 +1,175 @@
+//! The threads of a store: one writes, one prepares segments, one gives room back.
+
+use std::io;
+use std::sync::Arc;
+use std::task::Waker;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::compact;
+use super::core::{Core, Poison, State, Writer};
+use super::disk::write_full;
+use super::group::{Group, Part, Waiters};
+use super::recover::Room;
+use super::segment::{self, failed};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How soon a segment that could not be prepared is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// A thread's name and what it does.
+type Work = (&'static str, fn(&Core));
+
+/// Starts them.
+pub(super) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
+    let works: [Work; 3] = [
+        ("saga-journal-write", write),
+        ("saga-journal-room", prepare),
+        ("saga-journal-keep", compact::keep),
+    ];
+    let mut threads = Vec::with_capacity(works.len());
+    for (name, work) in works {
+        let shared = Arc::clone(core);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || work(&shared));
+        match thread {
+            Ok(thread) => threads.push(thread),
+            Err(source) => {
+                core.stop();
+                return Err(failed(core.dir(), "starting a thread for", source));
+            }
+        }
+    }
+    Ok(threads)
+}
+
+/// Writes group after group, until the store stops and nothing waits.
+fn write(core: &Core) {
+    let mut state = core.state();
+    loop {
+        if !state.group.parts.is_empty() && (state.wants_write || state.stopping) {
+            if state.poison.is_some() {
+                return;
+            }
+            let mut group = take_group(&mut state);
+            drop(state);
+            let outcome = flush(&group);
+            state = core.state();
+            settle(core, &mut state, &mut group, outcome);
+            let wakers = wakers(&mut state);
+            drop(state);
+            wakers.into_iter().for_each(Waker::wake);
+            state = core.state();
+        } else if state.stopping {
+            return;
+        } else {
+            state.writer = Writer::Asleep;
+            core.writing.wait(&mut state);
+            state.writer = Writer::Awake;
+        }
+    }
+}
+
+fn take_group(state: &mut State) -> Group {
+    let mut group = state.group.take();
+    state.flying = Some(Waiters::of(&mut group, state.tail));
+    state.wants_write = false;
+    group
+}
+
+/// Everything of a group, contiguous in each file, and one sync of each: almost always one of one.
+fn flush(group: &Group) -> io::Result<()> {
+    for part in &group.parts {
+        write_full(&*part.file, &part.bytes, u64::from(part.offset))?;
+    }
+    group.parts.iter().try_for_each(|part| part.file.sync())
+}
+
+/// What was written is durable; or nobody knows, and nobody will ask this file again: after a sync that
+/// failed the operating system may call bytes clean that the disk does not have.
+fn settle(core: &Core, state: &mut State, group: &mut Group, outcome: io::Result<()>) {
+    match outcome {
+        Ok(()) => {
+            if let Some(flying) = &state.flying {
+                let end = flying.end;
+                core.set_durable(state, end);
+            }
+        }
+        Err(source) => {
+            let error = failed(core.dir(), "writing to", source);
+            tracing::error!(%error, "the saga journal takes no more appends until it is opened again");
+            state.poison = Some(Poison::new(error.kind(), error.to_string()));
+        }
+    }
+    for Part { bytes, .. } in group.parts.drain(..) {
+        state.give_back(bytes);
+    }
+    core.settled.notify_all();
+}
+
+/// Everyone whose question is answered now.
+fn wakers(state: &mut State) -> Vec<Waker> {
+    let mut wakers = state
+        .flying
+        .take()
+        .map(|mut flying| flying.take())
+        .unwrap_or_default();
+    if state.poison.is_some() {
+        let mut rest = Waiters::of(&mut state.group, state.tail);
+        wakers.append(&mut rest.take());
+    }
+    wakers.append(&mut Core::room_changed(state));
+    wakers
+}
+
+/// Keeps a segment ready.
+fn prepare(core: &Core) {
+    let mut state = core.state();
+    while !state.stopping && state.poison.is_none() {
+        if state.spare.is_some() {
+            core.preparing.wait(&mut state);
+            continue;
+        }
+        let number = state.tail.segment() + 1;
+        let capacity = core.config.room();
+        drop(state);
+        let prepared = segment::prepare(&*core.disk, core.dir(), number, capacity);
+        state = core.state();
+        let failure = match prepared {
+            Ok(file) => {
+                state.spare = Some(Room {
+                    number,
+                    capacity,
+                    file,
+                });
+                state.no_room = None;
+                false
+            }
+            Err(source) => {
+                let error = failed(core.dir(), "preparing a segment in", source);
+                let poison = Poison::new(error.kind(), error.to_string());
+                let known = state.no_room.replace(poison).is_some();
+                if !known {
+                    report(&error);
+                }
+                true
+            }
+        };
+        let waiting = Core::room_changed(&mut state);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+        state = core.state();
+        if failure && !state.stopping {
+            let _timed_out = core.preparing.wait_for(&mut state, AGAIN);
+        }
+    }
+}
+
+fn report(error: &Error) {
+    if error.kind() == ErrorKind::Full {
+        tracing::error!(%error, "the saga journal has no room for more; it is read only until there is");
+    } else {
+        tracing::error!(%error, "the saga journal cannot prepare a segment");
+    }
+}
