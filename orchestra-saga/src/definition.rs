@@ -30,6 +30,7 @@ use orchestra_core::{Backoff, ServiceName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StepName;
 use crate::payload::Payload;
@@ -123,6 +124,8 @@ pub(crate) struct Spec {
     pub(crate) probe: Option<Body>,
     pub(crate) effort: Effort,
     pub(crate) undo: Effort,
+    /// Reasons after which the action is not tried again.
+    pub(crate) non_retryable: Vec<Arc<str>>,
     /// The longest silence of an attempt.
     pub(crate) heartbeat: Option<Duration>,
     /// How often the saga may go back to it and forward again.
@@ -263,8 +266,8 @@ impl Definition {
     }
 
     /// The definition that a store kept, if it was read from a document.
-    pub(crate) fn of_blueprint(blueprint: &Blueprint) -> Result<Self> {
-        let definition = Self::from_json(blueprint.document.as_str())?;
+    pub(crate) fn of_blueprint(blueprint: &Blueprint, config: &Config) -> Result<Self> {
+        let definition = Self::from_json_with(blueprint.document.as_str(), config)?;
         if definition.hash == blueprint.hash {
             return Ok(definition);
         }

@@ -447,6 +447,44 @@ impl Event {
             _ => None,
         }
     }
+
+    /// What it carries of the saga's own data.
+    pub(crate) fn payload_mut(&mut self) -> Option<&mut Payload> {
+        match self {
+            Self::SagaStarted { input, .. } => Some(input),
+            Self::StepCopied { output, .. } | Self::StepCompleted { output, .. } => Some(output),
+            Self::StepScheduled { input, .. } => input.as_mut(),
+            Self::StepHeartbeat { details, .. } => Some(details),
+            Self::SignalReceived { payload, .. } => Some(payload),
+            Self::ProbeCompleted { applied, .. } => applied.as_mut(),
+            Self::StepResolved { resolution, .. } => match resolution {
+                Resolution::Done(output) => Some(output),
+                Resolution::NotApplied => None,
+            },
+            Self::StepFailed { .. }
+            | Self::StepUnknown { .. }
+            | Self::TimerSet { .. }
+            | Self::TimerFired { .. }
+            | Self::SignalAwaited { .. }
+            | Self::SignalTaken { .. }
+            | Self::ProbeScheduled { .. }
+            | Self::ProbeFailed { .. }
+            | Self::CompensationStarted { .. }
+            | Self::SagaRestarted { .. }
+            | Self::CompensationScheduled { .. }
+            | Self::CompensationCompleted { .. }
+            | Self::CompensationFailed { .. }
+            | Self::SagaParked { .. }
+            | Self::SagaRetried { .. }
+            | Self::SagaPaused { .. }
+            | Self::SagaResumed { .. }
+            | Self::SagaCancelRequested { .. }
+            | Self::SagaRevoked { .. }
+            | Self::SagaRecovered
+            | Self::SagaCompleted
+            | Self::SagaCompensated => None,
+        }
+    }
 }
 
 /// Reads a member that is there as `Some`, also when it is `null`: an input may well be that.

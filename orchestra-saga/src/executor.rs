@@ -16,6 +16,7 @@ mod limits;
 mod mailbox;
 mod notice;
 mod shared;
+mod snapshots;
 mod start;
 mod starting;
 mod timekeeper;

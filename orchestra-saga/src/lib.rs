@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod barrier;
+pub mod config;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
@@ -33,6 +34,7 @@ pub mod store;
 pub mod two_phase;
 
 pub use barrier::BarrierCall;
+pub use config::Config;
 pub use definition::{Definition, Handle, Inputs, Kind, Unwind};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Cause, Event, Operator, Recorded, Resolution};

@@ -1,6 +1,7 @@
 //! Where the logs of sagas live.
 
 mod append;
+mod encoded;
 mod filter;
 pub mod journal;
 mod lock;
@@ -14,6 +15,7 @@ pub mod sqlite;
 mod term;
 
 pub use append::Append;
+pub use encoded::{Codec, EncodedStore};
 pub use filter::{Filter, Open, Summary};
 pub use journal::JournalStore;
 pub use memory::MemoryStore;

@@ -9,13 +9,14 @@ use serde::de::DeserializeOwned;
 use super::children::TypedChildren;
 use super::step::{Draft, StepBuilder};
 use super::{Body, Definition, Handle, InputCheck, Inputs, Kind, Source, Unwind, check, count};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::Start;
 use crate::payload::Payload;
 use crate::step::{Call, Failure, Step, StepCall, TypedAction};
 
-/// The longest saga unless [`Builder::timeout`] says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(300);
+/// The longest that a step waits for sagas of its own unless it says otherwise.
+const CHILDREN: Duration = Duration::from_secs(300);
 /// How slowly parked steps are tried again.
 const PARKING: Backoff = Backoff::exponential(Duration::from_secs(30), 2.0)
     .cap(Duration::from_secs(900))
@@ -27,6 +28,7 @@ pub struct Builder {
     id: Arc<str>,
     version: Arc<str>,
     mark: u64,
+    config: Config,
     drafts: Vec<Draft>,
     confirmations: Vec<Draft>,
     timeout: Option<Duration>,
@@ -42,18 +44,29 @@ pub struct Builder {
 )]
 impl Builder {
     pub(super) fn new(id: &str, version: &str) -> Self {
+        let config = Config::default();
         Self {
             id: Arc::from(id),
             version: Arc::from(version),
             mark: mark(id, version),
             drafts: Vec::new(),
             confirmations: Vec::new(),
-            timeout: Some(TIMEOUT),
-            unwind: Unwind::default(),
+            timeout: config.execution.timeout,
+            unwind: config.compensation.unwind(),
+            config,
             parking: PARKING,
             inputs: Vec::new(),
             document: None,
         }
+    }
+
+    /// What the saga, and the steps that follow here, go by unless they say otherwise.
+    #[must_use]
+    pub fn config(mut self, config: &Config) -> Self {
+        self.timeout = config.execution.timeout;
+        self.unwind = config.compensation.unwind();
+        self.config = *config;
+        self
     }
 
     /// The input of the saga, read as `T`. A start with another input is refused.
@@ -116,7 +129,7 @@ impl Builder {
     {
         let children = TypedChildren::<I::Value, F>::new(starts);
         let body = Body::Children(Arc::new(children));
-        self.draft(name, &inputs, body).timeout(TIMEOUT)
+        self.draft(name, &inputs, body).timeout(CHILDREN)
     }
 
     pub(crate) fn body<I: Inputs, T>(
@@ -134,13 +147,17 @@ impl Builder {
         inputs: &I,
         action: Body,
     ) -> StepBuilder<'_, I, T> {
-        let draft = Draft::new(name, inputs.edges(), action);
+        let draft = Draft::new(name, inputs.edges(), action, &self.config);
         StepBuilder::new(self, draft)
     }
 
     /// A step that comes after everything that can fail.
     pub(super) fn confirm(&mut self, draft: Draft) {
         self.confirmations.push(draft);
+    }
+
+    pub(super) fn defaults(&self) -> &Config {
+        &self.config
     }
 
     /// What its handles are told by.

@@ -78,6 +78,7 @@ fn spec(draft: Draft, index: usize, mark: u64) -> Checked<Spec> {
         compensation: draft.compensation,
         probe: draft.probe,
         effort: draft.effort,
+        non_retryable: draft.non_retryable,
         undo: draft.undo,
         heartbeat: draft.heartbeat,
         save_point: draft.save_point,

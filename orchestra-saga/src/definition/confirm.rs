@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::step::Draft;
 use super::{Body, Handle, Inputs, Kind, Shape, Source, StepBuilder};
+use crate::config::Config;
 use crate::step::{Call, Failure, TypedAction, TypedCompensation};
 
 /// What the name of a confirmation adds to that of its step.
@@ -59,20 +60,21 @@ impl<I: Inputs, T> StepBuilder<'_, I, T> {
         draft.compensation = Some(cancel);
         let name = format!("{}{CONFIRM}", draft.name);
         let (source, definition) = self.builder.push(draft);
-        self.builder
-            .confirm(Draft::confirmation(&name, (source, definition), confirm));
+        let of = (source, definition);
+        let draft = Draft::confirmation(&name, of, confirm, self.builder.defaults());
+        self.builder.confirm(draft);
         Handle::new(source, definition)
     }
 }
 
 impl Draft {
     /// A confirmation, whose other parents are known when the definition is built.
-    fn confirmation(name: &str, of: (Source, u64), body: Body) -> Self {
+    fn confirmation(name: &str, of: (Source, u64), body: Body, config: &Config) -> Self {
         let edges = super::handle::Edges {
             shape: Shape::One(of.0),
             origins: vec![of],
         };
-        let mut draft = Self::new(name, edges, body);
+        let mut draft = Self::new(name, edges, body, config);
         draft.kind = Kind::Retriable;
         draft
     }

@@ -35,6 +35,7 @@ use serde_json::Value;
 use super::handle::Edges;
 use super::step::Draft;
 use super::{Body, Builder, Definition, Kind, Shape, Source, Unwind};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Retry;
 use crate::step::StepCall;
@@ -87,6 +88,8 @@ struct StepDocument {
     retries: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     backoff: Option<BackoffDocument>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    non_retryable: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     compensation: Option<RequestDocument>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -210,21 +213,33 @@ impl Definition {
     /// # Ok::<(), orchestra_saga::Error>(())
     /// ```
     pub fn from_json(text: &str) -> Result<Self> {
+        Self::from_json_with(text, &Config::default())
+    }
+
+    /// Reads a definition from JSON; what it does not say is as in `config`.
+    pub fn from_json_with(text: &str, config: &Config) -> Result<Self> {
         check_length(text)?;
         let document = serde_json::from_str(text).map_err(|source| unreadable(&source))?;
-        from(&document)
+        from(&document, config)
     }
 
     /// Reads a definition from YAML: the document of [`Definition::from_json`].
     #[cfg(feature = "yaml")]
     #[cfg_attr(docsrs, doc(cfg(feature = "yaml")))]
     pub fn from_yaml(text: &str) -> Result<Self> {
+        Self::from_yaml_with(text, &Config::default())
+    }
+
+    /// Reads a definition from YAML; what it does not say is as in `config`.
+    #[cfg(feature = "yaml")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "yaml")))]
+    pub fn from_yaml_with(text: &str, config: &Config) -> Result<Self> {
         check_length(text)?;
         let document = serde_saphyr::from_str(text).map_err(|source| {
             let message = format!("saga definition cannot be read: {source}");
             Error::new(ErrorKind::InvalidDefinition, message)
         })?;
-        from(&document)
+        from(&document, config)
     }
 }
 
@@ -244,12 +259,12 @@ fn unreadable(source: &serde_json::Error) -> Error {
     Error::new(ErrorKind::InvalidDefinition, message)
 }
 
-fn from(document: &Document) -> Result<Definition> {
+fn from(document: &Document, config: &Config) -> Result<Definition> {
     let fail = |reason: String| {
         let message = format!("saga definition {:?} is not valid: {reason}", document.id);
         Error::new(ErrorKind::InvalidDefinition, message)
     };
-    let mut builder = Definition::builder(&document.id, &document.version);
+    let mut builder = Definition::builder(&document.id, &document.version).config(config);
     if let Some(limit) = document.timeout_ms {
         builder = builder.timeout(Duration::from_millis(limit));
     }
@@ -259,7 +274,7 @@ fn from(document: &Document) -> Result<Definition> {
     let mut known: HashMap<&str, Source> = HashMap::new();
     let mut last = None;
     for step in &document.steps {
-        let draft = draft(step, &known, last, builder.mark())
+        let draft = draft(step, &known, last, &builder)
             .map_err(|reason| fail(format!("step {:?}: {reason}", step.name)))?;
         let (source, _) = builder.push(draft);
         known.insert(&step.name, source);
@@ -275,8 +290,9 @@ fn draft(
     step: &StepDocument,
     known: &HashMap<&str, Source>,
     last: Option<Source>,
-    mark: u64,
+    builder: &Builder,
 ) -> Checked<Draft> {
+    let mark = builder.mark();
     let after = match &step.after {
         Some(names) => names
             .iter()
@@ -305,7 +321,7 @@ fn draft(
         Action::Sleep(length) => Body::Timer(length),
         Action::Signal(name, limit) => Body::Signal(name, limit),
     };
-    let mut draft = Draft::new(&step.name, edges, body);
+    let mut draft = Draft::new(&step.name, edges, body, builder.defaults());
     draft.compensation = requests.compensation.map(&named);
     draft.probe = requests.probe.map(&named);
     draft.kind = match (step.kind, &draft.compensation) {
@@ -317,6 +333,8 @@ fn draft(
             return Err("it has no compensation and no kind that needs none".to_owned());
         }
     };
+    let reasons = step.non_retryable.iter();
+    draft.non_retryable = reasons.map(|reason| Arc::from(&**reason)).collect();
     draft.save_point = step.save_point.unwrap_or_default();
     draft.is_commutative = step.commutative;
     let ms = |limit: Option<u64>| limit.map(Duration::from_millis);

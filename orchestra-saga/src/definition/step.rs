@@ -3,20 +3,15 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::Backoff;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::handle::Edges;
 use super::{Body, Builder, Handle, Inputs, Kind, Shape, Source};
+use crate::config::Config;
 use crate::error::Result;
 use crate::retry::{Effort, Retry};
 use crate::step::{Call, Failure, StepCall, TypedCompensation, TypedProbe};
-
-/// All attempts of an action together.
-const ACTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// All fast attempts of a compensation together.
-const COMPENSATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A step before the rules are checked.
 #[derive(Debug)]
@@ -30,14 +25,15 @@ pub(super) struct Draft {
     pub(super) probe: Option<Body>,
     pub(super) effort: Effort,
     pub(super) undo: Effort,
+    pub(super) non_retryable: Vec<Arc<str>>,
     pub(super) heartbeat: Option<Duration>,
     pub(super) save_point: u32,
     pub(super) is_commutative: bool,
 }
 
 impl Draft {
-    pub(super) fn new(name: &str, edges: Edges, action: Body) -> Self {
-        let undo = Retry::new(2, Backoff::exponential(Duration::from_millis(200), 2.0));
+    pub(super) fn new(name: &str, edges: Edges, action: Body, config: &Config) -> Self {
+        let (forward, back) = (&config.execution, &config.compensation);
         Self {
             name: name.to_owned(),
             kind: Kind::ReadOnly,
@@ -46,8 +42,9 @@ impl Draft {
             action,
             compensation: None,
             probe: None,
-            effort: effort(Retry::default(), ACTION_TIMEOUT),
-            undo: effort(undo, COMPENSATION_TIMEOUT),
+            effort: effort(forward.retry, forward.step_timeout),
+            undo: effort(back.retry, back.timeout),
+            non_retryable: Vec::new(),
             heartbeat: None,
             save_point: 0,
             is_commutative: false,
@@ -91,6 +88,14 @@ impl<'d, I: Inputs, T> StepBuilder<'d, I, T> {
     /// How often and how fast the action is tried again.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.draft.effort.retry = retry;
+        self
+    }
+
+    /// Errors after which it is not tried again: an answer that it may be, whose reason contains one of these
+    /// texts, is taken for a refusal. What may not be given up is tried again all the same.
+    pub fn non_retryable<'a>(mut self, reasons: impl IntoIterator<Item = &'a str>) -> Self {
+        let reasons = reasons.into_iter().map(Arc::from);
+        self.draft.non_retryable.extend(reasons);
         self
     }
 

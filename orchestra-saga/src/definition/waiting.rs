@@ -48,7 +48,7 @@ impl Builder {
     }
 
     fn wait<T, I: Inputs>(&mut self, name: &str, after: &I, body: Body) -> Handle<T> {
-        let mut draft = Draft::new(name, after.edges(), body);
+        let mut draft = Draft::new(name, after.edges(), body, self.defaults());
         draft.kind = Kind::ReadOnly;
         let (source, definition) = self.push(draft);
         Handle::new(source, definition)

@@ -1,4 +1,4 @@
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +8,18 @@ use super::definitions::Definitions;
 use super::limits::Limits;
 use super::shared::{self, Listening, Shared, Time};
 use super::{Executor, Notice, timekeeper};
+use crate::config::Config;
 use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Epoch, Partition};
 use crate::step::Caller;
-use crate::store::{Claim, SagaStore};
+use crate::store::{Claim, MemoryStore, SagaStore};
 
 /// Collects the parts of an [`Executor`].
 #[derive(Clone)]
 pub struct Builder {
+    given: Arc<dyn SagaStore>,
+    /// The one that was given, unless sagas are to be kept in memory.
     store: Arc<dyn SagaStore>,
     definitions: Vec<Arc<Definition>>,
     caller: Option<Arc<dyn Caller>>,
@@ -29,7 +32,7 @@ pub struct Builder {
     partition: Partition,
     owner: String,
     seed: Option<u64>,
-    snapshot_every: Option<NonZeroU64>,
+    config: Config,
     poll: Duration,
     retention: Option<Duration>,
 }
@@ -46,6 +49,7 @@ impl std::fmt::Debug for Builder {
 impl Builder {
     pub(super) fn new(store: Arc<dyn SagaStore>) -> Self {
         Self {
+            given: Arc::clone(&store),
             store,
             definitions: Vec::new(),
             caller: None,
@@ -61,7 +65,7 @@ impl Builder {
             partition: Partition(0),
             owner: format!("pid {}", std::process::id()),
             seed: None,
-            snapshot_every: NonZeroU64::new(64),
+            config: Config::default(),
             poll: Duration::from_secs(1),
             retention: None,
         }
@@ -154,10 +158,15 @@ impl Builder {
         self
     }
 
-    /// Keeps a snapshot whenever a saga has this many events more; 64 by default.
+    /// How sagas are kept, and what definitions go by that are read from the store.
     #[must_use]
-    pub fn snapshot_every(mut self, events: Option<NonZeroU64>) -> Self {
-        self.snapshot_every = events;
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self.store = if config.persistence.is_enabled {
+            Arc::clone(&self.given)
+        } else {
+            Arc::new(MemoryStore::default())
+        };
         self
     }
 
@@ -222,7 +231,7 @@ impl Builder {
             rng: self
                 .seed
                 .map_or_else(fastrand::Rng::new, |seed| repeatable(seed, claim.epoch)),
-            snapshot_every: self.snapshot_every,
+            snapshot_every: self.config.persistence.snapshot_every,
             poll: self.poll,
             retention: self.retention,
         }));
@@ -231,7 +240,7 @@ impl Builder {
     }
 
     fn checked_definitions(&self) -> Result<Definitions> {
-        let mut found = Definitions::default();
+        let mut found = Definitions::new(self.config);
         for definition in &self.definitions {
             let (id, version) = (&definition.id, &definition.version);
             let fail = |reason: &str| {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::config::Config;
 use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::SagaStore;
@@ -10,6 +11,8 @@ use crate::store::SagaStore;
 /// The definitions that an executor was given, and those that its store kept.
 #[derive(Debug, Default)]
 pub(crate) struct Definitions {
+    /// What documents in the store go by where they say nothing.
+    config: Config,
     /// By id and version.
     given: HashMap<(Arc<str>, Arc<str>), Arc<Definition>>,
     latest: HashMap<Arc<str>, Arc<Definition>>,
@@ -17,6 +20,13 @@ pub(crate) struct Definitions {
 }
 
 impl Definitions {
+    pub(super) fn new(config: Config) -> Self {
+        Self {
+            config,
+            ..Self::default()
+        }
+    }
+
     /// Adds one; false if there is one of its id and version.
     pub(super) fn add(&mut self, definition: &Arc<Definition>) -> bool {
         let (id, version) = (Arc::clone(&definition.id), Arc::clone(&definition.version));
@@ -55,7 +65,7 @@ impl Definitions {
             return Ok(known);
         }
         if let Some(kept) = store.definition(hash).await?
-            && let Ok(kept) = Definition::of_blueprint(&kept)
+            && let Ok(kept) = Definition::of_blueprint(&kept, &self.config)
         {
             let kept = Arc::new(kept);
             let mut by_hash = self.by_hash.lock();

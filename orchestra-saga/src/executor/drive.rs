@@ -14,6 +14,7 @@ use super::admission::Permit;
 use super::attempt::attempt;
 use super::mailbox::Mailbox;
 use super::shared::Shared;
+use super::snapshots::Snapshots;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{SagaId, Version};
@@ -230,18 +231,18 @@ struct Run {
     shared: Arc<Shared>,
     machine: Machine,
     calls: FuturesUnordered<BoxFuture<'static, Input>>,
-    snapshot: Version,
+    snapshots: Snapshots,
     ended: Option<oneshot::Sender<SagaView>>,
 }
 
 impl Run {
     fn new(shared: Arc<Shared>, machine: Machine) -> Self {
-        let snapshot = machine.version();
+        let snapshots = Snapshots::new(shared.snapshot_every, machine.version().0);
         Self {
             shared,
             machine,
             calls: FuturesUnordered::new(),
-            snapshot,
+            snapshots,
             ended: None,
         }
     }
@@ -371,7 +372,9 @@ impl Run {
             return Err(Error::new(ErrorKind::Fenced, message).of(saga));
         }
         self.issue(&batch.events);
-        self.keep_snapshot(status).await;
+        if self.snapshots.note(&batch.events) && !status.is_terminal() {
+            self.keep_snapshot();
+        }
         Ok(())
     }
 
@@ -387,26 +390,18 @@ impl Run {
         }
     }
 
-    async fn keep_snapshot(&mut self, status: Status) {
-        let Some(every) = self.shared.snapshot_every else {
-            return;
-        };
-        let version = self.machine.version();
-        if status.is_terminal() || version.0 - self.snapshot.0 < every.get() {
-            return;
-        }
-        self.snapshot = version;
+    /// Beside the calls: the saga does not wait for it.
+    fn keep_snapshot(&self) {
         let Some(snapshot) = recovery::snapshot(&self.machine) else {
             return;
         };
-        let saved = self
-            .shared
-            .store
-            .save_snapshot(self.machine.saga(), snapshot)
-            .await;
-        if let Err(error) = saved {
-            tracing::warn!(saga = %self.machine.saga(), %error, "snapshot not kept");
-        }
+        let (shared, saga) = (Arc::clone(&self.shared), self.machine.saga());
+        self.calls.push(Box::pin(async move {
+            if let Err(error) = shared.store.save_snapshot(saga, snapshot).await {
+                tracing::warn!(%saga, %error, "snapshot not kept");
+            }
+            Input::Wake
+        }));
     }
 }
 

@@ -1,5 +1,4 @@
 use std::collections::{HashMap, HashSet};
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -64,7 +63,7 @@ pub(super) struct Parts {
     pub(super) limits: Limits,
     pub(super) claim: Claim,
     pub(super) rng: fastrand::Rng,
-    pub(super) snapshot_every: Option<NonZeroU64>,
+    pub(super) snapshot_every: u32,
     pub(super) poll: Duration,
     pub(super) retention: Option<Duration>,
 }
@@ -82,7 +81,7 @@ pub(super) struct Shared {
     /// Until when the claim may be relied on; for ever, unless it is a lease.
     reliable: AtomicU64,
     rng: Mutex<fastrand::Rng>,
-    pub(super) snapshot_every: Option<NonZeroU64>,
+    pub(super) snapshot_every: u32,
     pub(super) poll: Duration,
     pub(super) retention: Option<Duration>,
     pub(super) running: Mutex<HashMap<SagaId, Arc<Mailbox>>>,

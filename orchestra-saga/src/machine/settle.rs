@@ -246,7 +246,7 @@ impl Report<'_> {
                 self.give_up(self.failed(reason, None), reason)
             }
             StepOutcome::Rejected(reason) => vec![self.failed(reason, None)],
-            StepOutcome::Retryable { reason, after } => match self.next_action(*after, false) {
+            StepOutcome::Retryable { reason, after } => match self.again(reason, *after) {
                 Some(at) => vec![self.failed(reason, Some(at))],
                 None => self.give_up(self.failed(reason, None), reason),
             },
@@ -273,6 +273,16 @@ impl Report<'_> {
             reason: reason.to_owned(),
             retry,
         }
+    }
+
+    /// When an attempt that had no effect is made again; not after some errors, unless the step must succeed.
+    fn again(&self, reason: &str, after: Option<Duration>) -> Option<Timestamp> {
+        let mut ends = self.spec.non_retryable.iter();
+        let is_final = ends.any(|text| reason.contains(&**text));
+        if is_final && !self.must_resolve(false) {
+            return None;
+        }
+        self.next_action(after, false)
     }
 
     /// When the next attempt is due: not after the retries, nor the deadline of the step, nor when the

@@ -34,6 +34,14 @@ mod sqlite {
     });
 }
 
+mod encoded {
+    orchestra_saga::saga_store_suite!(|| async {
+        let store = orchestra_saga::MemoryStore::default();
+        let store = orchestra_saga::store::EncodedStore::new(store, crate::encoding::Veil);
+        (store, ())
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_saboteur_fails_exactly_the_law_it_breaks() {
     for (fault, broken) in Fault::ALL {

@@ -11,10 +11,12 @@
 mod barrier;
 mod bounded;
 mod checkout;
+mod configuring;
 #[cfg(feature = "test-util")]
 mod conforming;
 mod crashing;
 mod defining;
+mod encoding;
 mod executing;
 #[cfg(feature = "test-util")]
 mod exploring;

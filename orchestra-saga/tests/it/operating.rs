@@ -1,6 +1,6 @@
 //! What operators and callers meet: limits, cancelling, shutting down, stores that fail.
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 use orchestra_saga::executor::Cancel;
 use orchestra_saga::{
-    Append, Blueprint, Call, Cause, Claim, Definition, Entry, Error, ErrorKind, Event, Executor,
-    Failure, Filter, Holder, MemoryStore, Notice, Operation, Partition, Position, Recorded, Result,
-    SagaId, SagaStore, Snapshot, Start, Status, Summary, Timer, Version,
+    Append, Blueprint, Call, Cause, Claim, Config, Definition, Entry, Error, ErrorKind, Event,
+    Executor, Failure, Filter, Holder, MemoryStore, Notice, Operation, Partition, Position,
+    Recorded, Result, SagaId, SagaStore, Snapshot, Start, Status, Summary, Timer, Version,
 };
 use parking_lot::Mutex;
 
@@ -261,13 +261,10 @@ async fn a_failing_store_fails_no_step() {
         store: MemoryStore::default(),
         appends: AtomicU32::new(0),
     };
-    let every = NonZeroU64::MIN;
+    let mut config = Config::default();
+    config.persistence.snapshot_every = 1;
     let builder = Executor::builder(store).definition(checkout(&world));
-    let executor = builder
-        .snapshot_every(Some(every))
-        .build()
-        .await
-        .expect("built");
+    let executor = builder.config(config).build().await.expect("built");
     let saga = executor
         .start(Start::of("checkout"))
         .await
@@ -284,12 +281,9 @@ async fn a_snapshot_is_read_in_place_of_the_log_and_only_if_intact() {
     world.script("notify", Operation::Action, &[Answer::Rejected]);
     let store = Arc::new(MemoryStore::default());
     let builder = Executor::builder(Arc::clone(&store)).definition(checkout(&world));
-    let every = NonZeroU64::MIN;
-    let executor = builder
-        .snapshot_every(Some(every))
-        .build()
-        .await
-        .expect("built");
+    let mut config = Config::default();
+    config.persistence.snapshot_every = 1;
+    let executor = builder.config(config).build().await.expect("built");
     let saga = executor
         .start(Start::of("checkout"))
         .await
