@@ -25,6 +25,9 @@ mod builder;
 mod checks;
 #[cfg(all(feature = "discovery", feature = "mesh"))]
 mod clients;
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+pub mod design;
 mod error;
 mod fan;
 mod running;

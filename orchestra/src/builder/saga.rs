@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use orchestra_core::{Listener, ServiceName};
 use orchestra_saga::executor;
-use orchestra_saga::{Definition, Executor, Notice, SagaStore};
+use orchestra_saga::{Config, Definition, Executor, MemoryStore, Notice, SagaStore};
 
 use super::Builder;
 
@@ -14,6 +14,7 @@ pub(crate) struct Parts {
     definitions: Vec<Definition>,
     events: Vec<Box<dyn for<'a> Listener<Notice<'a>>>>,
     adjust: Option<Adjust>,
+    config: Config,
 }
 
 impl Parts {
@@ -30,7 +31,10 @@ impl Parts {
         &mut self,
         prepare: impl FnOnce(executor::Builder) -> executor::Builder,
     ) -> Option<executor::Builder> {
-        let mut builder = prepare(Executor::builder(self.store.take()?));
+        let in_memory = || -> Arc<dyn SagaStore> { Arc::new(MemoryStore::default()) };
+        let store = self.store.take();
+        let store = store.or_else(|| (!self.config.persistence.is_enabled).then(in_memory))?;
+        let mut builder = prepare(Executor::builder(store).config(self.config));
         for definition in self.definitions.drain(..) {
             builder = builder.definition(definition);
         }
@@ -43,7 +47,8 @@ impl Parts {
 
 #[cfg_attr(docsrs, doc(cfg(feature = "saga")))]
 impl Builder {
-    /// Where sagas are kept.
+    /// Where sagas are kept. Without one there are no sagas, unless the configuration says that they need not
+    /// outlive the process.
     pub fn saga_store(mut self, store: impl SagaStore + 'static) -> Self {
         self.saga.store = Some(Arc::new(store));
         self
@@ -52,6 +57,13 @@ impl Builder {
     /// A saga that can be started and continued.
     pub fn definition(mut self, definition: Definition) -> Self {
         self.saga.definitions.push(definition);
+        self
+    }
+
+    /// How sagas are kept, and what definitions go by that are read from the store: unless it is changed with
+    /// [`executor`](Self::executor).
+    pub fn saga_config(mut self, config: Config) -> Self {
+        self.saga.config = config;
         self
     }
 

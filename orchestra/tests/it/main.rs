@@ -6,6 +6,8 @@ mod affinity;
 mod calling;
 mod checking;
 mod completing;
+#[cfg(feature = "serde")]
+mod designing;
 mod fencing;
 mod sagas;
 mod shutting_down;
