@@ -14,6 +14,8 @@ pub mod executor;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod explore;
+#[doc = include_str!("../FAILURES.md")]
+pub mod failures {}
 pub mod fleet;
 pub mod id;
 pub mod machine;

@@ -16,6 +16,7 @@ mod configuring;
 mod conforming;
 mod crashing;
 mod defining;
+mod documenting;
 mod encoding;
 mod executing;
 #[cfg(feature = "test-util")]
