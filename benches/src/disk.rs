@@ -1,7 +1,7 @@
 //! What figures that wait for a disk need, of ours and of each rival.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -93,22 +93,42 @@ pub fn file_system_of(directory: &Path) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// A file that grows by a page and is synced.
+/// A file that is written page by page, and synced after each.
 #[derive(Debug)]
 pub struct Syncs(File);
 
+/// The pages that are there from the start in a file that does not grow.
+const PAGES: usize = 256;
+
 impl Syncs {
-    /// A new file.
-    pub fn to(path: &Path) -> Self {
+    /// A file that grows by each page: the system writes down its new length as well.
+    pub fn growing(path: &Path) -> Self {
         Self(File::create(path).expect("a file can be made"))
     }
 
-    /// How long `fdatasync` of an append of 4 KiB takes.
+    /// A file that has its length.
+    pub fn in_place(path: &Path) -> Self {
+        let mut file = File::create(path).expect("a file can be made");
+        for _ in 0..PAGES {
+            file.write_all(&[0; 4096]).expect("the disk has room");
+        }
+        file.sync_all().expect("the disk works");
+        file.rewind().expect("a file has a beginning");
+        Self(file)
+    }
+
+    /// How long `fdatasync` of the next 4 KiB takes.
     pub fn sample(&mut self) -> Duration {
         self.0.write_all(&[7; 4096]).expect("the disk has room");
         let begun = Instant::now();
         self.0.sync_data().expect("the disk works");
         begun.elapsed()
+    }
+
+    /// As [`Syncs::sample`], from the beginning again.
+    pub fn sample_in_place(&mut self) -> Duration {
+        self.0.rewind().expect("a file has a beginning");
+        self.sample()
     }
 }
 

@@ -41,7 +41,7 @@ pub fn figures(session: &Session) {
 /// What the other figures are to be read beside.
 fn sync(session: &Session, disk: &Disk) {
     let scratch = disk.scratch("sync");
-    let mut syncs = Syncs::to(&scratch.path("syncs"));
+    let mut syncs = Syncs::growing(&scratch.path("syncs"));
     let count = if session.is_quick() { 20 } else { 500 };
     let mut samples: Vec<_> = (0..count).map(|_| syncs.sample()).collect();
     let figure = format!("saga_fdatasync_of_4096_{}_p50", disk.file_system);
@@ -78,35 +78,45 @@ fn many(session: &Session, disk: &Disk, kind: &Kind) {
     });
 }
 
-/// One saga at a time, and in between a sync, so that both see the same disk.
+/// One saga at a time, and syncs in between, so that all see the same disk.
 fn alone(session: &Session, disk: &Disk, kind: &Kind) {
-    let count = if session.is_quick() { 50 } else { 2_000 };
+    // A disk may take milliseconds for a sync.
+    let (count, limit) = if session.is_quick() {
+        (50, Duration::from_secs(1))
+    } else {
+        (2_000, Duration::from_secs(6))
+    };
     let scratch = disk.scratch(kind.name());
     let runtime = two_workers_and_sockets();
     let opened = runtime.block_on(kind.open(&scratch));
     let definition = definition().expect("a valid definition");
     let executor = runtime.block_on(executor(opened.store(), definition));
-    let mut syncs = Syncs::to(&scratch.path("syncs"));
+    let mut growing = Syncs::growing(&scratch.path("growing"));
+    let mut in_place = Syncs::in_place(&scratch.path("in-place"));
     let task = runtime.spawn({
         let executor = executor.clone();
         async move {
-            let mut samples = (Vec::new(), Vec::new());
-            for _ in 0..count {
-                samples.0.push(syncs.sample());
+            let mut samples = [Vec::new(), Vec::new(), Vec::new()];
+            let end = Instant::now() + limit;
+            while samples[0].len() < count && Instant::now() < end {
+                samples[0].push(growing.sample());
+                samples[1].push(in_place.sample_in_place());
                 let begun = Instant::now();
                 run(&executor).await.expect("the store does not fail");
-                samples.1.push(begun.elapsed());
+                samples[2].push(begun.elapsed());
             }
             samples
         }
     });
-    let (mut synced, mut ran) = runtime.block_on(task).expect("it does not panic");
-    let (sync, saga) = (median(&mut synced), median(&mut ran));
+    let mut samples = runtime.block_on(task).expect("it does not panic");
+    let [growing, in_place, saga] = samples.each_mut().map(|samples| median(samples));
     let figure = format!("saga_alone_{}", kind.name());
     session.value(&format!("{figure}_p50"), saga, "us");
-    session.value(&format!("{figure}_sync_p50"), sync, "us");
     // A saga of n steps waits for n + 1 syncs.
-    session.value(&format!("{figure}_over_syncs"), saga - 4.0 * sync, "us");
+    for (what, sync) in [("sync", growing), ("sync_in_place", in_place)] {
+        session.value(&format!("{figure}_{what}_p50"), sync, "us");
+        session.value(&format!("{figure}_over_{what}"), saga - 4.0 * sync, "us");
+    }
     runtime.block_on(async {
         executor.shutdown().await;
         drop(executor);
