@@ -1,8 +1,8 @@
 //! Prints our own figures of memory. Its allocator counts, which takes a little time: those of time come from
 //! `figures`.
 
-use orchestra_benches::discovery;
 use orchestra_benches::measure::Session;
+use orchestra_benches::{discovery, saga};
 use orchestra_testkit::CountingAllocator;
 
 #[global_allocator]
@@ -10,9 +10,12 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 fn main() {
     let session = Session::of("orchestra");
-    if std::env::args().nth(1).as_deref() != Some("discovery") {
-        eprintln!("usage: footprint discovery [--quick]");
-        std::process::exit(2);
+    match std::env::args().nth(1).as_deref() {
+        Some("discovery") => discovery::footprint::figures(&session),
+        Some("saga") => saga::footprint::figures(&session),
+        _ => {
+            eprintln!("usage: footprint discovery|saga [--quick]");
+            std::process::exit(2);
+        }
     }
-    discovery::footprint::figures(&session);
 }

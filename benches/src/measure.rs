@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy)]
 pub struct Session {
     subject: &'static str,
+    quick: bool,
     batches: u32,
     batch: Duration,
 }
@@ -21,6 +22,7 @@ impl Session {
         let quick = std::env::args().any(|argument| argument == "--quick");
         Self {
             subject,
+            quick,
             batches: if quick { 3 } else { 20 },
             batch: Duration::from_millis(if quick { 5 } else { 20 }),
         }
@@ -79,8 +81,28 @@ impl Session {
 
     /// Prints how many operations are done in a second, for those that take many microseconds.
     pub fn rate(&self, figure: &str, unit: &str, batch: impl FnMut(u64) -> Duration) {
+        self.rate_of_parts(&[figure], unit, 1, batch);
+    }
+
+    /// The same where an operation consists of so many parts, which are counted instead, and under several
+    /// names, each of which it is put beside.
+    pub fn rate_of_parts(
+        &self,
+        figures: &[impl AsRef<str>],
+        unit: &str,
+        parts: u32,
+        batch: impl FnMut(u64) -> Duration,
+    ) {
         let seconds = sorted(self.batches.div_ceil(3), self.batch * 10, batch)[0];
-        println!("{figure} {} {:.0} {unit}", self.subject, seconds.recip());
+        let rate = f64::from(parts) / seconds;
+        for figure in figures {
+            println!("{} {} {rate:.0} {unit}", figure.as_ref(), self.subject);
+        }
+    }
+
+    /// Whether the figures are taken only to see that they can be.
+    pub fn is_quick(&self) -> bool {
+        self.quick
     }
 }
 

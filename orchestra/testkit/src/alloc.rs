@@ -7,6 +7,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 thread_local! {
     // `const` and without a destructor: touching it never allocates, not even for the first time.
@@ -14,6 +15,9 @@ thread_local! {
     // May be negative: a thread may give back what another one took. Sizes are at most `isize::MAX`.
     static HELD: Cell<isize> = const { Cell::new(0) };
 }
+
+// Of all threads together, for what one makes and another keeps.
+static HELD_BY_ALL: AtomicIsize = AtomicIsize::new(0);
 
 /// The system's allocator, which also counts per thread.
 ///
@@ -38,6 +42,7 @@ fn count(more: usize, fewer: usize) {
 
 fn hold(more: usize, fewer: usize) {
     let change = more.wrapping_sub(fewer).cast_signed();
+    HELD_BY_ALL.fetch_add(change, Ordering::Relaxed);
     let _gone = HELD.try_with(|held| held.set(held.get().wrapping_add(change)));
 }
 
@@ -105,6 +110,17 @@ pub fn retained<T>(work: impl FnOnce() -> T) -> (T, isize) {
     let before = HELD.get();
     let made = work();
     (made, HELD.get().wrapping_sub(before))
+}
+
+/// How many bytes all threads of the process hold together, as [`retained`] counts them: for work that many
+/// threads share.
+///
+/// # Panics
+///
+/// Where [`CountingAllocator`] is not the global allocator.
+pub fn held_by_all() -> isize {
+    check_installed();
+    HELD_BY_ALL.load(Ordering::Relaxed)
 }
 
 fn check_installed() {

@@ -7,7 +7,7 @@ pub mod process;
 pub mod proxy;
 pub mod seed;
 
-pub use alloc::{CountingAllocator, allocations, retained};
+pub use alloc::{CountingAllocator, allocations, held_by_all, retained};
 pub use clock::FollowingWallClock;
 pub use process::Process;
 pub use proxy::{Faults, Proxy};

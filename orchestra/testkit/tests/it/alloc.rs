@@ -1,6 +1,6 @@
 use std::hint::black_box;
 
-use orchestra_testkit::{CountingAllocator, allocations, retained};
+use orchestra_testkit::{CountingAllocator, allocations, held_by_all, retained};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -47,4 +47,16 @@ fn what_is_held_is_what_was_asked_for_and_not_given_back() {
     assert_eq!(bytes, 64);
     assert_eq!(retained(|| kept.reserve_exact(16)).1, 64);
     assert_eq!(retained(|| drop(kept)).1, -128);
+}
+
+#[test]
+fn what_another_thread_keeps_is_held_by_all() {
+    // Other tests allocate meanwhile, but nothing so large.
+    const LARGE: isize = 64 * 1024 * 1024;
+    let before = held_by_all();
+    let kept = std::thread::spawn(|| black_box(vec![0_u8; LARGE.cast_unsigned()]));
+    let kept = kept.join().unwrap();
+    assert!((held_by_all() - before - LARGE).abs() < LARGE / 2);
+    drop(kept);
+    assert!((held_by_all() - before).abs() < LARGE / 2);
 }
