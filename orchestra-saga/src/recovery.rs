@@ -13,11 +13,11 @@ use crate::store::{SagaStore, Snapshot};
 
 /// What a snapshot holds: enough to refuse it under another definition.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct Kept<S> {
     definition: Arc<str>,
     version: Arc<str>,
     hash: Arc<str>,
-    state: State,
+    state: S,
 }
 
 /// A snapshot of the machine.
@@ -27,7 +27,7 @@ pub(crate) fn snapshot(machine: &Machine) -> Option<Snapshot> {
         definition: Arc::clone(&definition.id),
         version: Arc::clone(&definition.version),
         hash: Arc::clone(&definition.hash),
-        state: machine.state().clone(),
+        state: machine.state(),
     };
     let bytes = serde_json::to_vec(&kept).ok()?;
     Some(Snapshot::new(machine.version(), bytes))
@@ -86,7 +86,7 @@ async fn revive(
     if !snapshot.is_intact() {
         return None;
     }
-    let kept: Kept = serde_json::from_slice(&snapshot.bytes).ok()?;
+    let kept: Kept<State> = serde_json::from_slice(&snapshot.bytes).ok()?;
     let named = (&kept.definition, &kept.version, &kept.hash);
     let definition = definitions.of(store, named).await.ok()?;
     let fits =

@@ -37,8 +37,8 @@ impl Snapshots {
         self.steps += ended as u64;
         self.events += appended.len() as u64;
         let (steps, events) = (self.steps - self.kept_steps, self.events - self.kept_events);
-        let due = steps >= u64::from(self.every).max(self.kept_steps / 8)
-            || events >= MOST_EVENTS.max(self.kept_events / 8);
+        let due = steps >= u64::from(self.every).max(self.kept_steps / 2)
+            || events >= MOST_EVENTS.max(self.kept_events / 2);
         if due {
             (self.kept_steps, self.kept_events) = (self.steps, self.events);
         }
@@ -76,12 +76,12 @@ mod tests {
 
     #[test]
     fn every_fifth_step_is_kept_and_later_ones_less_often() {
-        assert_eq!(kept(5, 42), [5, 10, 15, 20, 25, 30, 35, 40]);
+        assert_eq!(kept(5, 60), [5, 10, 15, 22, 33, 49]);
         let all = kept(5, 10_000);
         let cost: u64 = all.iter().sum();
-        assert!(cost < 100_000, "linear in the steps: {cost}");
+        assert!(cost < 30_000, "linear in the steps: {cost}");
         let last = all.last().expect("some");
-        assert!(*last > 8_800, "no more than a ninth is left to be read");
+        assert!(*last > 6_600, "no more than a third is left to be read");
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub struct State {
     /// Signals in the order of their arrival.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) signals: Vec<Signalled>,
+    #[serde(with = "sparse")]
     pub(crate) steps: Vec<StepState>,
     /// What of the steps matters now; made from them, so it is not written down.
     #[serde(skip)]
@@ -74,61 +75,104 @@ pub(crate) struct Signalled {
     pub(crate) payload: Option<Payload>,
 }
 
-/// One step of a saga.
+/// One step of a saga. What is as at the beginning is not written down.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct StepState {
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) action: Progress,
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) undo: Progress,
     /// Some attempt may have taken effect without an answer.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) tainted: bool,
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "present"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub(crate) input: Option<Payload>,
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "present"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub(crate) output: Option<Payload>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) deadline: Option<Timestamp>,
     /// What it said last.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
     /// How far a long attempt came.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "present"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub(crate) details: Option<Payload>,
     /// The question whether it took effect.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) probe: Option<Box<Progress>>,
     /// How often the saga went back past it to a save-point.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) iteration: u32,
     /// As a save-point: how often the saga went back to it.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) restarts: u32,
     /// Its effect is another saga's.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) is_copied: bool,
 }
 
 /// How far an operation of a step has come.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Progress {
     pub(crate) stage: Stage,
     /// The number of the last attempt.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) attempt: u32,
     /// Attempts since the beginning or since an operator's retry.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) tries: u32,
     /// The delay before the next attempt.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) delay: Duration,
     /// How often it was parked since the beginning or since an operator's retry.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) parked: u32,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Steps as those that differ from the beginning, by their numbers: most of a long saga has not begun.
+mod sparse {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{StepState, is_default};
+    use crate::definition::Definition;
+
+    #[derive(Serialize, Deserialize)]
+    struct Sparse<S> {
+        count: usize,
+        begun: Vec<(usize, S)>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        steps: &[StepState],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let begun = steps.iter().enumerate();
+        let begun = begun.filter(|(_, step)| !is_default(*step)).collect();
+        let count = steps.len();
+        Sparse { count, begun }.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<StepState>, D::Error> {
+        let Sparse { count, begun } = Sparse::<StepState>::deserialize(deserializer)?;
+        if count > Definition::MAX_STEPS {
+            return Err(D::Error::custom("more steps than a definition may have"));
+        }
+        let mut steps = vec![StepState::default(); count];
+        for (number, state) in begun {
+            let step = steps.get_mut(number);
+            *step.ok_or_else(|| D::Error::custom("a step beyond the last"))? = state;
+        }
+        Ok(steps)
+    }
 }
 
 /// Where an operation stands.

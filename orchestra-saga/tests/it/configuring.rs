@@ -253,7 +253,7 @@ async fn a_snapshot_is_kept_every_so_many_steps() {
         (5, 4, None),
         (5, 5, Some(5)),
         (5, 12, Some(10)),
-        (3, 12, Some(12)),
+        (3, 12, Some(9)),
     ] {
         let store = Arc::<MemoryStore>::default();
         let mut config = Config::default();

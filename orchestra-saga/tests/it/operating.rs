@@ -303,12 +303,12 @@ async fn a_snapshot_is_read_in_place_of_the_log_and_only_if_intact() {
     store.save_snapshot(saga, torn).await.expect("saved");
     assert_eq!(executor.status(saga).await.expect("from the log"), parked);
     let mut text = String::from_utf8(snapshot.bytes).expect("json");
-    text = text.replace("charge done", "another output");
+    text = text.replace("check done", "another output");
     let forged = Snapshot::new(snapshot.version, text.into_bytes());
     store.save_snapshot(saga, forged).await.expect("saved");
     let view = executor.status(saga).await.expect("from the snapshot");
     assert_eq!(
-        view.output("charge"),
+        view.output("check"),
         Some(&serde_json::json!("another output").into())
     );
 }
