@@ -40,6 +40,7 @@
 //! transaction, or a superuser, may end it. Identifiers are of the whole server: two databases of one server
 //! that take part in one saga do so under different steps, or need different namespaces.
 
+mod branch;
 mod builder;
 mod gid;
 mod pool;
@@ -47,24 +48,22 @@ pub mod resolver;
 mod rows;
 
 use std::fmt;
-use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::future::join;
 use orchestra_core::Timestamp;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, GenericClient, Transaction};
 
+pub use branch::Branch;
 pub use builder::Builder;
 pub use resolver::{Outcome, Resolver};
 
 use self::gid::{Key, Namespace};
 use self::pool::{Lease, Pool};
 use self::rows::{Ended, Record, Rows, is_lock_timeout};
-use super::{Coordinator, Participant};
+use super::Coordinator;
 use crate::barrier;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{SagaId, StepName};
@@ -75,17 +74,15 @@ use crate::step::{Call, Failure};
 /// Why the work of a branch did not happen.
 pub type Abort = barrier::Abort<tokio_postgres::Error>;
 
-/// What the work of a branch becomes.
+/// The work of a branch, as it is done.
 pub type Working<'a> = Pin<Box<dyn Future<Output = Result<Payload, Abort>> + Send + 'a>>;
+
+type Work = dyn for<'a> Fn(&'a Transaction<'_>, &'a Call) -> Working<'a> + Send + Sync;
 
 /// How often a phase looks again when somebody else is at the same transaction.
 const ROUNDS: u32 = 5;
 /// How long each look waits for whoever has the key.
 const PATIENCE: &str = "SET LOCAL lock_timeout = '200ms'";
-/// Back to what the session has.
-const IMPATIENCE_OVER: &str = "SET LOCAL lock_timeout TO DEFAULT";
-/// What the name of a second phase adds to that of its step.
-const SECOND: &str = ".confirm";
 /// How soon a transaction that somebody is about to end is looked at again.
 const SOON: Duration = Duration::from_millis(10);
 
@@ -93,35 +90,11 @@ const SOON: Duration = Duration::from_millis(10);
 const DISABLED: &str = "the server does not prepare transactions: set max_prepared_transactions in its \
                         configuration to the most that may be prepared at a time, and restart it";
 
-/// What a participant does between the beginning of its transaction and `PREPARE TRANSACTION`. A closure
-/// is one.
-///
-/// Laws:
-/// 1. everything goes through `tx`, and `tx` is not ended;
-/// 2. what must not fail later is checked here: constraints that are deferred are checked when the
-///    transaction is prepared, and what is prepared can be committed.
-#[async_trait]
-pub trait Work: Send + Sync {
-    /// Does the work of the call, inside a savepoint. What it returns is the output of the step.
-    async fn run(&self, tx: &Transaction<'_>, call: &Call) -> Result<Payload, Abort>;
-}
-
-#[async_trait]
-impl<F> Work for F
-where
-    F: for<'a> Fn(&'a Transaction<'_>, &'a Call) -> Working<'a> + Send + Sync,
-{
-    async fn run(&self, tx: &Transaction<'_>, call: &Call) -> Result<Payload, Abort> {
-        self(tx, call).await
-    }
-}
-
 /// A PostgreSQL database that takes part in two-phase commits. A clone is the same one.
 ///
 /// ```no_run
 /// use orchestra_saga::two_phase::postgres::{Abort, Database, Resolver};
-/// use orchestra_saga::{Call, Definition, Executor, MemoryStore, Payload, Start};
-/// use tokio_postgres::Transaction;
+/// use orchestra_saga::{Definition, Executor, MemoryStore, Payload, Start};
 ///
 /// # async fn transfer() -> Result<(), Box<dyn std::error::Error>> {
 /// let bank = Database::builder("bank").connect("host=127.0.0.1 user=bank".parse()?).await?;
@@ -129,7 +102,7 @@ where
 ///
 /// let mut d = Definition::builder("transfer", "1");
 /// let cents = d.input::<i64>();
-/// let take = bank.branch(|tx: &Transaction<'_>, call: &Call| {
+/// let take = bank.branch(|tx, call| {
 ///     let cents = call.input.read::<i64>();
 ///     Box::pin(async move {
 ///         let cents = cents.map_err(|error| Abort::rejected(error.to_string()))?;
@@ -176,8 +149,16 @@ impl Database {
         Ok(())
     }
 
-    /// A participant that does this work in this database.
-    pub fn branch(&self, work: impl Work + 'static) -> Branch {
+    /// A participant that does this work in this database, between the beginning of its transaction and
+    /// `PREPARE TRANSACTION`. What it returns is the output of the step.
+    ///
+    /// Everything goes through the transaction, which is a savepoint of the one that is prepared. What must
+    /// not fail later is checked here; constraints that are deferred are checked when it is prepared, and
+    /// what is prepared can be committed.
+    pub fn branch<F>(&self, work: F) -> Branch
+    where
+        F: for<'a> Fn(&'a Transaction<'_>, &'a Call) -> Working<'a> + Send + Sync + 'static,
+    {
         Branch {
             database: self.clone(),
             work: Arc::new(work),
@@ -250,12 +231,17 @@ impl Database {
         let rows = self.rows(&lease.session.client);
         // One after the other: a commit in between is seen by the second.
         let (prepared, record) = join(rows.prepared(key), rows.record(key)).await;
-        let (prepared, record) = (prepared.map_err(|e| lost(&e))?, record.map_err(|e| lost(&e))?);
+        let (prepared, record) = (
+            prepared.map_err(|e| lost(&e))?,
+            record.map_err(|e| lost(&e))?,
+        );
         lease.keep();
         let output = match (prepared, record) {
             (Some(Some(output)), _) | (None, Some(Record::Committed(output))) => output,
             (Some(None), _) => {
-                return Err(Failure::unknown(format!("what {key} returned is not there")));
+                return Err(Failure::unknown(format!(
+                    "what {key} returned is not there"
+                )));
             }
             (None, Some(Record::RolledBack)) => {
                 return Err(Failure::rejected(format!("{key} was rolled back before")));
@@ -321,7 +307,9 @@ impl Database {
                 None => lease.keep(),
             }
         }
-        Err(Failure::unknown(format!("somebody else is preparing {key}")))
+        Err(Failure::unknown(format!(
+            "somebody else is preparing {key}"
+        )))
     }
 
     /// Says in the key's row that it was rolled back, and returns what is there afterwards; none if
@@ -395,122 +383,6 @@ impl InDoubt {
     }
 }
 
-/// The part of a saga's transaction that one database does (*branch*, as X/Open's XA calls it).
-#[derive(Clone)]
-pub struct Branch {
-    database: Database,
-    work: Arc<dyn Work>,
-}
-
-impl Branch {
-    /// Does the work and prepares it; none if somebody else has the key.
-    async fn attempt(&self, key: &Key, call: &Call) -> Result<Option<Payload>, Failure> {
-        let mut lease = self.database.lease().await?;
-        let begun = lease.session.client.transaction().await;
-        // After `PREPARE TRANSACTION` there is nothing to end. Before, it ends with its connection.
-        let mut tx = ManuallyDrop::new(begun.map_err(|e| undone(&e))?);
-        tx.batch_execute(PATIENCE).await.map_err(|e| undone(&e))?;
-        let xid = match self.database.rows(&*tx).take(key).await {
-            Ok(Some(xid)) => xid,
-            Err(error) if !is_lock_timeout(&error) => return Err(undone(&error)),
-            Ok(None) | Err(_) => {
-                let ended = ManuallyDrop::into_inner(tx).rollback().await;
-                ended.map_err(|e| undone(&e))?;
-                lease.keep();
-                return Ok(None);
-            }
-        };
-        let eased = tx.batch_execute(IMPATIENCE_OVER).await;
-        eased.map_err(|e| undone(&e))?;
-        let inner = tx.savepoint("orchestra_two_phase").await;
-        let inner = inner.map_err(|e| undone(&e))?;
-        let output = match self.work.run(&inner, call).await {
-            Ok(output) => output,
-            Err(Abort::Rejected(reason)) => {
-                inner.rollback().await.map_err(|e| undone(&e))?;
-                let refused = Record::Refused(reason.clone());
-                let kept = self.database.rows(&*tx).keep(key, &refused).await;
-                kept.map_err(|e| undone(&e))?;
-                let ended = ManuallyDrop::into_inner(tx).commit().await;
-                ended.map_err(|e| lost(&e))?;
-                lease.keep();
-                return Err(Failure::rejected(reason));
-            }
-            Err(Abort::Database(error)) => {
-                drop(inner);
-                if ManuallyDrop::into_inner(tx).rollback().await.is_ok() {
-                    lease.keep();
-                }
-                return Err(undone(&error));
-            }
-        };
-        inner.commit().await.map_err(|e| undone(&e))?;
-        self.keep(&tx, key, &xid, &output).await?;
-        let gid = self.database.0.namespace.gid(key);
-        let prepared = tx.batch_execute(&format!("PREPARE TRANSACTION '{gid}'")).await;
-        prepared.map_err(|error| unprepared(key, &error))?;
-        lease.keep();
-        Ok(Some(output))
-    }
-
-    /// Writes down what the work returned: for those who ask when it is committed, and for those before.
-    async fn keep(
-        &self,
-        tx: &Transaction<'_>,
-        key: &Key,
-        xid: &str,
-        output: &Payload,
-    ) -> Result<(), Failure> {
-        let record = Record::Committed(output.as_str().to_owned());
-        let kept = self.database.rows(tx).keep(key, &record).await;
-        kept.map_err(|e| undone(&e))?;
-        let aside = self.database.0.pool.aside().await;
-        let aside = aside.map_err(|error| Failure::retryable(reason(&error)))?;
-        let rows = self.database.rows(&aside.client);
-        let put = rows.put_output(key, xid, output.as_str()).await;
-        put.map_err(|e| undone(&e))
-    }
-}
-
-impl fmt::Debug for Branch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Branch")
-            .field("database", &self.database)
-            .finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Participant for Branch {
-    async fn prepare(&self, call: &Call) -> Result<Payload, Failure> {
-        let key = Key::of(call);
-        for _ in 0..ROUNDS {
-            if let Some(output) = self.database.answer(&key).await? {
-                return Ok(output);
-            }
-            if let Some(output) = self.attempt(&key, call).await? {
-                return Ok(output);
-            }
-        }
-        Err(Failure::unknown(format!("somebody else is preparing {key}")))
-    }
-
-    async fn commit(&self, call: &Call) -> Result<(), Failure> {
-        let mut key = Key::of(call);
-        // The second phase is a step of its own, with a name of its own.
-        if let Some(step) = call.step.as_str().strip_suffix(SECOND)
-            && let Ok(step) = StepName::new(step)
-        {
-            key.step = step;
-        }
-        self.database.commit(&key).await
-    }
-
-    async fn rollback(&self, call: &Call) -> Result<(), Failure> {
-        self.database.roll_back(&Key::of(call)).await
-    }
-}
-
 fn failed(what: &str, source: tokio_postgres::Error) -> Error {
     Error::new(
         sql::postgres_kind(&source),
@@ -536,21 +408,6 @@ fn lost(error: &tokio_postgres::Error) -> Failure {
         Failure::retryable(reason(error))
     } else {
         Failure::unknown(reason(error))
-    }
-}
-
-/// Why a transaction is not prepared.
-fn unprepared(key: &Key, error: &tokio_postgres::Error) -> Failure {
-    match error.code() {
-        Some(code) if *code == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
-            Failure::retryable(DISABLED)
-        }
-        // It used what cannot be prepared, and will again.
-        Some(code) if *code == SqlState::FEATURE_NOT_SUPPORTED => Failure::rejected(reason(error)),
-        Some(code) if *code == SqlState::DUPLICATE_OBJECT => Failure::unknown(format!(
-            "{key} is prepared in another database of this server: give each a namespace of its own"
-        )),
-        _ => lost(error),
     }
 }
 

@@ -104,7 +104,7 @@ mod tests {
             let gid = namespace(&space).gid(&key);
             prop_assert!(gid.len() < 200);
             prop_assert!(!gid.contains(['\'', '\\']));
-            prop_assert_eq!(namespace(&space).read(&gid), Some(key.clone()));
+            prop_assert_eq!(namespace(&space).read(&gid), Some(key));
             prop_assert_eq!(namespace(&format!("x{}", &space[1..])).read(&gid).is_some(), space.starts_with('x'));
         }
 
@@ -119,7 +119,13 @@ mod tests {
         let saga = "00000000000000000000000000000001";
         let read = |rest: &str| namespace("bank").read(&format!("orchestra/bank/{rest}"));
         assert!(read(&format!("{saga}/0/take")).is_some());
-        for other in ["", "x", &format!("{saga}/00/take"), &format!("{saga}/0/ta/ke"), &format!("{saga}/0")] {
+        for other in [
+            "",
+            "x",
+            &format!("{saga}/00/take"),
+            &format!("{saga}/0/ta/ke"),
+            &format!("{saga}/0"),
+        ] {
             assert_eq!(read(other), None, "{other}");
         }
         let hyphens = "00000000-0000-0000-0000-000000000001/0/take";

@@ -213,7 +213,12 @@ async fn run(mut builder: Builder, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        let looked = pass(&builder.database, &*builder.coordinator, builder.presumed_after).await;
+        let looked = pass(
+            &builder.database,
+            &*builder.coordinator,
+            builder.presumed_after,
+        )
+        .await;
         failures = match looked {
             Ok(_outcome) => 0,
             Err(error) => {

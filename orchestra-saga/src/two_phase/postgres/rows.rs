@@ -101,7 +101,8 @@ impl<C: GenericClient> Rows<'_, C> {
     /// Makes the key this transaction's, whose number it returns; none if there is a record. Waits for
     /// whoever has it.
     pub(super) async fn take(&self, key: &Key) -> Result<Option<String>, Error> {
-        let sql = "INSERT INTO orchestra_two_phase (namespace, saga, step, iteration, state, output)
+        let sql =
+            "INSERT INTO orchestra_two_phase (namespace, saga, step, iteration, state, output)
                    VALUES ($1, $2, $3, $4, 'committed', '') ON CONFLICT DO NOTHING
                    RETURNING pg_current_xact_id()::xid::text";
         let rows = self.about(sql, key, &[]).await?;
