@@ -33,6 +33,7 @@ mod requesting;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod syncing;
+mod typing;
 mod viewing;
 mod waiting;
 mod waking;
