@@ -56,6 +56,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The headers do not describe a call of a saga.
     InvalidCall,
+    /// The database does not prepare transactions, by its configuration.
+    CannotPrepare,
     /// A barrier, outbox or inbox was used outside a transaction.
     NoTransaction,
     /// A message breaks a limit, or the broker will never take it.

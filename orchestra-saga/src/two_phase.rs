@@ -6,8 +6,14 @@
 //! rolled back; Mohan, Lindsay and Obermarck, "Transaction management in the R* distributed database
 //! management system", 1986); `commit` or `rollback` is the second phase, repeated until it succeeds.
 //!
-//! A participant that prepared and hears nothing is *in doubt*: it asks
-//! [`Executor::decision`](crate::Executor::decision).
+//! A participant that prepared and hears nothing is *in doubt*: it asks a [`Coordinator`].
+
+mod coordinator;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub mod postgres;
+
+pub use coordinator::Coordinator;
 
 use std::fmt;
 use std::sync::Arc;

@@ -36,6 +36,7 @@ mod requesting;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod syncing;
+mod typing;
 mod viewing;
 mod waiting;
 mod waking;

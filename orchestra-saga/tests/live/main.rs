@@ -12,6 +12,7 @@ mod barrier;
 mod outbox;
 mod schema;
 mod store;
+mod two_phase;
 
 /// What the variable says.
 fn variable(name: &str) -> String {

@@ -5,7 +5,7 @@ mod fencing;
 mod laying;
 mod likeness;
 mod outage;
-mod server;
+pub(crate) mod server;
 mod streaming;
 
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::variable;
 
-pub(super) struct Server {
+pub(crate) struct Server {
     port: u16,
     directory: TempDir,
     options: Vec<String>,
@@ -35,7 +35,7 @@ fn succeed(mut command: Command) {
 }
 
 impl Server {
-    pub(super) async fn start(options: &[&str]) -> Self {
+    pub(crate) async fn start(options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut chown = Command::new("chown");
         chown.arg("postgres:postgres").arg(directory.path());
@@ -58,25 +58,24 @@ impl Server {
         }
     }
 
-    pub(super) fn config(&self) -> Config {
-        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", self.port);
-        Config::parse(&url).unwrap()
+    pub(crate) fn address(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    pub(super) async fn store(&self) -> PostgresStore {
+    pub(crate) fn config(&self) -> Config {
+        Config::parse(&self.address()).unwrap()
+    }
+
+    pub(crate) async fn store(&self) -> PostgresStore {
         PostgresStore::connect(self.config()).await.unwrap()
     }
 
-    pub(super) async fn raw(&self) -> tokio_postgres::Client {
-        super::raw_at(&format!(
-            "postgres://postgres@127.0.0.1:{}/postgres",
-            self.port
-        ))
-        .await
+    pub(crate) async fn raw(&self) -> tokio_postgres::Client {
+        super::raw_at(&self.address()).await
     }
 
     /// As a failing machine does it: all processes at once.
-    pub(super) async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         let pid = self.process.pid();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         let mut kill = Command::new("kill");
@@ -89,12 +88,12 @@ impl Server {
     }
 
     /// As an operator does it: clients are cut off.
-    pub(super) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.process.interrupt().unwrap();
         self.process.wait().await.unwrap();
     }
 
-    pub(super) async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         // What a killed server leaves behind needs a moment to notice.
         for _ in 0..100 {
             if let Some(process) = run(&self.directory, self.port, &self.options).await {
