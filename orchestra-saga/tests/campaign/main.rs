@@ -22,6 +22,11 @@
     clippy::panic,
     reason = "this is how a test fails"
 )]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is how processes are heard, and the report is read"
+)]
 
 mod child;
 mod client;

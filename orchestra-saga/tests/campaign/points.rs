@@ -56,7 +56,7 @@ const EVENTS: &[(&str, u32)] = &[
     ("saga_resumed", 1),
     ("saga_revoked", 1),
     ("saga_cancel_requested", 2),
-    ("saga_recovered", 3),
+    ("saga_recovered", 1),
     ("saga_completed", 8),
     ("saga_compensated", 5),
 ];
@@ -79,7 +79,11 @@ const OWNED: &[(&str, u32)] = &[("claim", 1)];
 const SHARED: &[(&str, u32)] = &[("lease", 4), ("renew", 4), ("release", 1), ("holders", 3)];
 
 /// In the worker's client of the ledger.
-const CALLS: &[(&str, u32)] = &[("the action", 16), ("the compensation", 6), ("the probe", 2)];
+const CALLS: &[(&str, u32)] = &[
+    ("the action", 16),
+    ("the compensation", 6),
+    ("the probe", 2),
+];
 
 /// In the ledger.
 const LEDGER: &[(&str, &str, u32)] = &[
@@ -108,7 +112,7 @@ const ZOMBIES: &[(&str, &str, u32)] = &[
 pub(crate) fn table(kind: Kind) -> Vec<Point> {
     let owners = if kind.is_shared() { SHARED } else { OWNED };
     let mut points = Vec::new();
-    for &(what, within) in [EVENTS, OPERATIONS, owners].concat().iter() {
+    for &(what, within) in &[EVENTS, OPERATIONS, owners].concat() {
         points.extend(["before", "after"].map(|when| point(Who::Worker, when, what, within)));
     }
     for &(what, within) in CALLS {

@@ -18,7 +18,7 @@ use crate::child::{Child, was_killed};
 use crate::fuse::{Act, Armed};
 use crate::ledger::{self, Request};
 use crate::points::{Point, Who, table};
-use crate::store::{Kind, drop_store};
+use crate::store::Kind;
 use crate::tally::Tally;
 use crate::verdict;
 use crate::worker::{Orders, Task};
@@ -131,6 +131,9 @@ pub(crate) async fn campaign(kind: Kind) {
     if rounds >= MANY {
         let untouched = tally.untouched();
         assert!(untouched.is_empty(), "nobody died: {untouched:?}");
+        // Zombies have called, and have written: both were refused.
+        let refused = tally.fenced > 0 && tally.calls.contains_key("stale");
+        assert!(refused || !kind.is_shared(), "no zombie was refused");
     }
 }
 
@@ -190,7 +193,10 @@ impl Batch {
         drop(batch.ledger);
         let missed = batch.missed.into_inner();
         if faults.is_empty() {
-            drop_store(batch.kind, batch.directory.path()).await;
+            #[cfg(feature = "postgres")]
+            if batch.kind == Kind::Postgres {
+                crate::store::drop_schema(batch.directory.path()).await;
+            }
             return (None, missed);
         }
         (Some((faults, batch.directory.keep())), missed)
@@ -319,6 +325,9 @@ impl Batch {
             if line.contains("unrecoverable") {
                 self.fault(line);
                 continue;
+            }
+            if line.contains("fenced off") {
+                self.tally.lock().fenced += 1;
             }
             let Some((_, words)) = line.split_once("started ") else {
                 continue;

@@ -272,15 +272,21 @@ pub(crate) fn approval(client: &Client) -> Definition {
         move |call: Call, order: Order| {
             let client = client.clone();
             async move {
-                let refused =
-                    paid && order.whim == Whim::Restarted && call.iteration == 0 && is_action(&call);
+                let refused = paid
+                    && order.whim == Whim::Restarted
+                    && call.iteration == 0
+                    && is_action(&call);
                 let upset = if refused {
                     Upset::Refused
                 } else {
                     Upset::Nothing
                 };
                 let (payer, payee) = (order.payer(), order.payee());
-                let (from, to) = if paid { (HELD, &*payee) } else { (&*payer, HELD) };
+                let (from, to) = if paid {
+                    (HELD, &*payee)
+                } else {
+                    (&*payer, HELD)
+                };
                 client.book(&call, (from, to, order.amount), upset).await
             }
         }

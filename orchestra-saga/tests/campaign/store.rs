@@ -95,20 +95,14 @@ fn schema_of(directory: &Path) -> String {
 }
 
 /// Forgets a store that is not in its directory.
-pub(crate) async fn drop_store(kind: Kind, directory: &Path) {
-    match kind {
-        Kind::Journal | Kind::Sqlite => {}
-        #[cfg(feature = "postgres")]
-        Kind::Postgres => {
-            let url = postgres_url().expect("a PostgreSQL");
-            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
-                .await
-                .expect("connected");
-            let mut tasks = tokio::task::JoinSet::new();
-            tasks.spawn(connection);
-            let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", schema_of(directory));
-            client.batch_execute(&sql).await.expect("dropped");
-        }
-    }
-    let _ = directory;
+#[cfg(feature = "postgres")]
+pub(crate) async fn drop_schema(directory: &Path) {
+    let url = postgres_url().expect("a PostgreSQL");
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .expect("connected");
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(connection);
+    let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", schema_of(directory));
+    client.batch_execute(&sql).await.expect("dropped");
 }

@@ -14,6 +14,8 @@ pub(crate) struct Tally {
     pub(crate) batches: u32,
     pub(crate) completed: u64,
     pub(crate) compensated: u64,
+    /// How often an executor was told that another has its partition.
+    pub(crate) fenced: u64,
     pub(crate) calls: BTreeMap<String, u64>,
 }
 
@@ -69,8 +71,8 @@ impl Tally {
         .expect("written");
         writeln!(
             text,
-            "  {} sagas completed and {} compensated; calls by verdict: {:?}",
-            self.completed, self.compensated, self.calls
+            "  {} sagas completed and {} compensated; executors fenced off: {}; calls by verdict: {:?}",
+            self.completed, self.compensated, self.fenced, self.calls
         )
         .expect("written");
         text

@@ -74,11 +74,13 @@ pub(crate) async fn run() {
         .owner(format!("worker {}", std::process::id()))
         .poll(Duration::from_millis(10))
         .snapshot_every(4.try_into().ok())
-        .listener(|notice: &Notice<'_>| {
-            if let Notice::Unrecoverable { saga, error } = notice {
+        .listener(|notice: &Notice<'_>| match notice {
+            Notice::Unrecoverable { saga, error } => {
                 println!("unrecoverable {saga}: {error}");
                 std::process::abort();
             }
+            Notice::Fenced { error } => println!("fenced off: {error}"),
+            _ => {}
         });
     let host = Host::begin(orders.kind, builder).await;
     match orders.task {
@@ -144,13 +146,13 @@ async fn start_for_ever(host: &Host, slot: u64, first: u64) {
             match start(host, slot, &order).await {
                 Ok(saga) => break saga,
                 // Without a partition, for the moment.
-                Err(error) => tracing_line(&error),
+                Err(error) => complain(&error),
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         println!("started {number} {saga}");
         if let Err(error) = disturb(host, saga, order.whim).await {
-            tracing_line(&error);
+            complain(&error);
         }
         recent.push_back((saga, order.whim));
         if recent.len() > 24
@@ -169,7 +171,7 @@ async fn start_for_ever(host: &Host, slot: u64, first: u64) {
     }
 }
 
-fn tracing_line(error: &orchestra_saga::Error) {
+fn complain(error: &orchestra_saga::Error) {
     eprintln!("worker {}: {error}", std::process::id());
 }
 
@@ -193,7 +195,7 @@ async fn disturb(host: &Host, saga: SagaId, whim: Whim) -> Result<()> {
         return Ok(());
     };
     if whim == Whim::Cancelled {
-        drop(executor.cancel(saga, "changed my mind").await?);
+        let _too_late_is_fine = executor.cancel(saga, "changed my mind").await?;
     } else {
         executor.pause(saga, operator()).await?;
     }
@@ -211,7 +213,7 @@ async fn shepherd(host: &Host, enough: impl Fn(usize) -> bool) {
         match look(host).await {
             Ok(open) if enough(open) => return,
             Ok(_) => {}
-            Err(error) => tracing_line(&error),
+            Err(error) => complain(&error),
         }
     }
 }
@@ -232,7 +234,7 @@ async fn tend(host: &Host, summary: &Summary) -> Result<()> {
     let waits = summary.status == Status::Started && &*summary.definition == APPROVAL;
     match summary.status {
         Status::Paused => {}
-        Status::Parked if draw % 2 == 0 => {}
+        Status::Parked if draw.is_multiple_of(2) => {}
         _ if waits => {}
         _ => return Ok(()),
     }
@@ -240,13 +242,18 @@ async fn tend(host: &Host, summary: &Summary) -> Result<()> {
         return Ok(());
     };
     match summary.status {
-        Status::Paused => drop(executor.resume(saga, operator()).await?),
-        Status::Parked => drop(executor.retry(saga, operator()).await?),
+        Status::Paused => {
+            executor.resume(saga, operator()).await?;
+        }
+        Status::Parked => {
+            executor.retry(saga, operator()).await?;
+        }
         _ => {
             let view = executor.status(saga).await?;
             let order: Order = view.input.read().expect("an order");
             if order.whim != Whim::Unapproved {
-                drop(executor.signal(saga, APPROVED, None, &order.number).await?);
+                let signal = executor.signal(saga, APPROVED, None, &order.number);
+                let _early_is_fine = signal.await?;
             }
         }
     }
