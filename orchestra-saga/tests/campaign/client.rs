@@ -27,6 +27,8 @@ pub(crate) enum Upset {
     Busy,
     /// The answer is not heard.
     Lost,
+    /// The ledger hears of it when nobody waits for the answer any more.
+    Late,
 }
 
 impl Client {
@@ -55,6 +57,7 @@ impl Client {
             whim: match upset {
                 Upset::Refused => Some(Trouble::Refuse),
                 Upset::Busy => Some(Trouble::Busy),
+                Upset::Late => Some(Trouble::Late),
                 Upset::Nothing | Upset::Lost => None,
             },
         };
@@ -66,7 +69,7 @@ impl Client {
         let mut stream = BufReader::new(stream.map_err(unsent)?);
         stream.write_all(line.as_bytes()).await.map_err(unheard)?;
         self.fuse.at("before reading the answer of", name);
-        if upset == Upset::Lost {
+        if matches!(upset, Upset::Lost | Upset::Late) {
             return Err(Failure::unknown("the answer was not heard"));
         }
         line.clear();

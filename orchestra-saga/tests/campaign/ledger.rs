@@ -63,7 +63,12 @@ pub(crate) struct Order {
 pub(crate) enum Trouble {
     Refuse,
     Busy,
+    /// The order is on its way for so long that nobody waits for it any more.
+    Late,
 }
+
+/// How long a late order is on its way.
+pub(crate) const LATE: Duration = Duration::from_millis(150);
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
@@ -136,6 +141,13 @@ async fn serve(ledger: Arc<Ledger>, stream: UnixStream) {
         let Ok(request) = serde_json::from_str(&line) else {
             return;
         };
+        if let Request::Book(Order {
+            whim: Some(Trouble::Late),
+            ..
+        }) = &request
+        {
+            tokio::time::sleep(LATE).await;
+        }
         let answer = ledger.answer(request);
         let mut text = serde_json::to_string(&answer).expect("JSON");
         text.push('\n');

@@ -99,6 +99,7 @@ const ZOMBIES: &[(&str, &str, u32)] = &[
     ("before reading the answer of", "the action", 16),
     ("after", "the action", 16),
     ("before sending", "the compensation", 4),
+    ("before", "saga_started", 12),
     ("before", "step_scheduled", 16),
     ("after", "step_scheduled", 16),
     ("before", "step_completed", 16),

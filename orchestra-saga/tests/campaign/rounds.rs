@@ -183,6 +183,8 @@ impl Batch {
             ended.expect("rounds do not fail");
         }
         batch.finish().await;
+        // What is still on its way to the ledger arrives before the books are read.
+        sleep(ledger::LATE * 2).await;
         let batch = Arc::into_inner(batch).expect("tasks have ended");
         let mut faults = batch.faults.into_inner();
         if faults.is_empty() {

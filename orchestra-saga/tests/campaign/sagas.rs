@@ -40,6 +40,8 @@ pub(crate) enum Whim {
     FeeLost,
     /// And it has no time at first.
     FeeLostAndBusy,
+    /// The order of the fee arrives when the saga has gone back.
+    FeeLate,
     PivotLost,
     UndoingBusy,
     UndoingLost,
@@ -76,7 +78,7 @@ const WHIMS: [Whim; 20] = [
     Whim::FeeRefused,
     Whim::Unapproved,
     Whim::PivotLost,
-    Whim::None,
+    Whim::FeeLate,
 ];
 
 impl Order {
@@ -108,6 +110,7 @@ impl Order {
             Whim::FeeRefused,
             Whim::FeeLost,
             Whim::FeeLostAndBusy,
+            Whim::FeeLate,
             Whim::UndoingBusy,
             Whim::UndoingLost,
             Whim::Unapproved,
@@ -169,6 +172,7 @@ pub(crate) fn transfer(client: &Client) -> Definition {
                 let upset = match order.whim {
                     Whim::FeeRefused => Upset::Refused,
                     Whim::FeeLost | Whim::FeeLostAndBusy => Upset::Lost,
+                    Whim::FeeLate => Upset::Late,
                     _ => Upset::Nothing,
                 };
                 let fee = (order.payer(), FEES_DUE, FEE);

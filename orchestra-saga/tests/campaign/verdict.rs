@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use orchestra_core::Timestamp;
-use orchestra_saga::{Event, Filter, Partition, SagaId, SagaStore, Status, Summary, Version};
+use orchestra_saga::{
+    Entry, Epoch, Event, Filter, Partition, Position, SagaId, SagaStore, Status, Summary, Version,
+};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
@@ -35,6 +37,7 @@ pub(crate) async fn judge(
     let sagas = list(&*store).await;
     judge_starts(&*store, &sagas, acknowledged, &mut faults).await;
     judge_timers(&*store, &mut faults).await;
+    judge_stream(&*store, &sagas, &mut faults).await;
     let books = ledger::books(directory);
     let mut bookings = bookings(&books);
     let mut paid: BTreeMap<String, i64> = BTreeMap::new();
@@ -122,6 +125,47 @@ async fn judge_timers(store: &dyn SagaStore, faults: &mut Vec<String>) {
         let timers = store.timers(partition, for_ever, 10).await.expect("read");
         if !timers.is_empty() {
             faults.push(format!("timers are left: {timers:?}"));
+        }
+    }
+}
+
+/// Nobody wrote into a partition after the next owner had, and the stream has every event once.
+async fn judge_stream(store: &dyn SagaStore, sagas: &[Summary], faults: &mut Vec<String>) {
+    let mut partitions = HashMap::new();
+    let mut left = HashMap::new();
+    for summary in sagas {
+        partitions.insert(summary.saga, summary.partition);
+        left.insert(summary.saga, 1..=summary.version.0);
+    }
+    let mut epochs: HashMap<Partition, Epoch> = HashMap::new();
+    let mut after = Position::START;
+    loop {
+        let page = store.read(after, 2_000).await.expect("read");
+        let Some(last) = page.last() else { break };
+        after = last.position;
+        for Entry { saga, recorded, .. } in &page {
+            let next = left.get_mut(saga).and_then(Iterator::next);
+            if next != Some(recorded.version.0) {
+                let version = recorded.version;
+                faults.push(format!(
+                    "the stream has event {version} of saga {saga} at a wrong place"
+                ));
+            }
+            let Some(&partition) = partitions.get(saga) else {
+                continue;
+            };
+            let before = epochs.insert(partition, recorded.epoch).unwrap_or_default();
+            if before > recorded.epoch {
+                let epoch = recorded.epoch;
+                faults.push(format!(
+                    "epoch {epoch} wrote into saga {saga} after epoch {before}"
+                ));
+            }
+        }
+    }
+    for (saga, mut left) in left {
+        if let Some(next) = left.next() {
+            faults.push(format!("event {next} of saga {saga} is not in the stream"));
         }
     }
 }
