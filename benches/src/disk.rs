@@ -13,6 +13,9 @@ use tokio::task::JoinSet;
 /// File systems that keep nothing on a disk.
 const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 
+/// How long work is waited for after it was measured.
+const END: Duration = Duration::from_secs(10);
+
 /// A directory on a real disk.
 #[derive(Debug)]
 pub struct Disk {
@@ -174,9 +177,13 @@ where
         tokio::time::sleep(window).await;
         let rate = (done.load(Ordering::Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = tasks.join_next().await {
-            ended.expect("the work does not fail");
-        }
+        let all = async {
+            while let Some(ended) = tasks.join_next().await {
+                ended.expect("the work does not fail");
+            }
+        };
+        // What hangs is given up.
+        let _elapsed = tokio::time::timeout(END, all).await;
         rate
     })
 }
