@@ -97,11 +97,16 @@ pub(crate) async fn run() {
     }
 }
 
+#[cfg_attr(
+    not(feature = "postgres"),
+    expect(
+        unused_variables,
+        clippy::unnecessary_wraps,
+        clippy::unused_async,
+        reason = "every store has one owner then"
+    )
+)]
 impl Host {
-    #[cfg_attr(
-        not(feature = "postgres"),
-        expect(unused_variables, reason = "all stores have one owner then")
-    )]
     async fn begin(kind: Kind, builder: Builder) -> Self {
         #[cfg(feature = "postgres")]
         if kind.is_shared() {
