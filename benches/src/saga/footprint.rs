@@ -18,9 +18,11 @@ fn sleeping() -> Result<Definition, Error> {
     let mut d = Definition::builder("noop", "1").timeout(None);
     let input = d.input::<u32>();
     let woken = d.sleep("a_week", input, Duration::from_secs(7 * 86_400));
-    d.step("end", input, |_: Call, _: u32| async { Ok::<_, Failure>(()) })
-        .after(woken)
-        .retriable();
+    d.step("end", input, |_: Call, _: u32| async {
+        Ok::<_, Failure>(())
+    })
+    .after(woken)
+    .retriable();
     d.build()
 }
 

@@ -31,9 +31,7 @@ fn chain(steps: u32) -> Result<Definition, Error> {
     let mut d = Definition::builder("noop", "1");
     let mut last = d.input::<u32>();
     for step in 1..=steps {
-        last = d
-            .step(&format!("step_{step}"), last, act)
-            .compensate(undo);
+        last = d.step(&format!("step_{step}"), last, act).compensate(undo);
     }
     d.build()
 }
@@ -53,7 +51,11 @@ pub fn figures(session: &Session) {
         }
         runtime.block_on(executor.shutdown());
     }
-    let long: &[u32] = if session.is_quick() { &[] } else { &[1_000, 10_000] };
+    let long: &[u32] = if session.is_quick() {
+        &[]
+    } else {
+        &[1_000, 10_000]
+    };
     for &steps in [SHORT].iter().chain(long) {
         let executor = start(&runtime, chain(steps));
         let mut figures = vec![figure(steps, 1)];

@@ -110,7 +110,7 @@ pub fn figures(session: &Session, disk: &Disk, kind: &Kind) {
 
     let runtime = two_workers_and_sockets();
     let (opening, continued) = runtime.block_on(async {
-        let (opened, opening) = open(&kind, &scratch).await;
+        let (opened, opening) = kind.open_timed(&scratch).await;
         let world = World::new(true, sagas);
         let definition = definition(&world).expect("a valid definition");
         let store = opened.store();
@@ -129,21 +129,4 @@ pub fn figures(session: &Session, disk: &Disk, kind: &Kind) {
     let figure = format!("saga_recovery_{}_{sagas}", kind.name());
     session.value(&figure, continued.as_secs_f64(), "s");
     session.value(&format!("{figure}_opening"), opening.as_secs_f64(), "s");
-}
-
-/// Opens the store, and says how long that took after its lock was free.
-async fn open(
-    kind: &Kind,
-    scratch: &crate::disk::Scratch,
-) -> (super::store::Opened, Duration) {
-    loop {
-        let begun = Instant::now();
-        match kind.try_open(scratch).await {
-            Ok(opened) => return (opened, begun.elapsed()),
-            Err(error) if error.kind() == orchestra_saga::ErrorKind::Locked => {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            Err(error) => panic!("{} cannot be opened: {error}", kind.name()),
-        }
-    }
 }

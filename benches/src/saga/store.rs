@@ -1,7 +1,7 @@
 //! The stores that are measured, fresh ones.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestra_saga::store::postgres::Config;
 use orchestra_saga::{ErrorKind, JournalStore, PostgresStore, SagaStore, SqliteStore};
@@ -24,7 +24,9 @@ impl Kind {
         let mut kinds = vec![Self::Journal, Self::Sqlite];
         match std::env::var("ORCH_TEST_PG") {
             Ok(url) => kinds.push(Self::Postgres(url)),
-            Err(_) => eprintln!("no PostgreSQL: ORCH_TEST_PG names none, so its figures are left out"),
+            Err(_) => {
+                eprintln!("no PostgreSQL: ORCH_TEST_PG names none, so its figures are left out")
+            }
         }
         kinds
     }
@@ -37,7 +39,7 @@ impl Kind {
         }
     }
 
-    /// An empty store's place: for PostgreSQL a database of its own.
+    /// The place of an empty store: for PostgreSQL a database of its own.
     pub async fn make_room(&self) -> Self {
         match self {
             Self::Postgres(url) => Self::Postgres(fresh_database(url).await),
@@ -47,9 +49,15 @@ impl Kind {
 
     /// Opens it, once whoever had it before is gone.
     pub async fn open(&self, scratch: &Scratch) -> Opened {
+        self.open_timed(scratch).await.0
+    }
+
+    /// As [`Kind::open`], and says how long it took after it was free.
+    pub async fn open_timed(&self, scratch: &Scratch) -> (Opened, Duration) {
         loop {
+            let begun = Instant::now();
             match self.try_open(scratch).await {
-                Ok(opened) => return opened,
+                Ok(opened) => return (opened, begun.elapsed()),
                 Err(error) if error.kind() == ErrorKind::Locked => {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
@@ -58,8 +66,7 @@ impl Kind {
         }
     }
 
-    /// Opens it now.
-    pub async fn try_open(&self, scratch: &Scratch) -> orchestra_saga::Result<Opened> {
+    async fn try_open(&self, scratch: &Scratch) -> orchestra_saga::Result<Opened> {
         Ok(match self {
             Self::Journal => Opened::Journal(JournalStore::open(scratch.path("journal")).await?),
             Self::Sqlite => Opened::Sqlite(SqliteStore::open(scratch.path("sagas.db")).await?),
@@ -110,7 +117,10 @@ async fn fresh_database(url: &str) -> String {
     tokio::spawn(connection);
     for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
         let value = show(&client, setting).await;
-        assert_eq!(value, "on", "the PostgreSQL of ORCH_TEST_PG has {setting}={value}");
+        assert_eq!(
+            value, "on",
+            "the PostgreSQL of ORCH_TEST_PG has {setting}={value}"
+        );
     }
     // On another machine it cannot be looked at.
     let directory = show(&client, "data_directory").await;

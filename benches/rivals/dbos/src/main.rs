@@ -54,7 +54,9 @@ fn main() {
             app_version: Some("1".to_owned()),
             ..Config::new("bench", runtime.block_on(fresh_database(&url)))
         });
-        let registered = dbos.register_workflow("noop", workflow).expect("a new name");
+        let registered = dbos
+            .register_workflow("noop", workflow)
+            .expect("a new name");
         runtime.block_on(dbos.launch()).expect("it starts");
         for at_once in AT_ONCE {
             let registered = registered.clone();
@@ -80,7 +82,10 @@ async fn fresh_database(url: &str) -> String {
         .expect("the PostgreSQL of ORCH_TEST_PG answers");
     for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
         let value = show(&mut server, setting).await;
-        assert_eq!(value, "on", "the PostgreSQL of ORCH_TEST_PG has {setting}={value}");
+        assert_eq!(
+            value, "on",
+            "the PostgreSQL of ORCH_TEST_PG has {setting}={value}"
+        );
     }
     let directory = show(&mut server, "data_directory").await;
     if Path::new(&directory).exists() {

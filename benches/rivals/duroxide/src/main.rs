@@ -56,7 +56,9 @@ fn main() {
             let store = SqliteProvider::new(&url, None).await;
             let store = Arc::new(store.expect("a new file"));
             let activities = ActivityRegistry::builder()
-                .register("act", |_: ActivityContext, value: String| async move { Ok(value) })
+                .register("act", |_: ActivityContext, value: String| async move {
+                    Ok(value)
+                })
                 .build();
             let orchestrations = OrchestrationRegistry::builder()
                 .register("noop", orchestration)
@@ -76,7 +78,11 @@ fn main() {
             let name = format!("noop-{}", number.fetch_add(1, Ordering::Relaxed));
             // Its file is locked now and then, for longer than it waits.
             async move {
-                while client.start_orchestration(&name, "noop", "7").await.is_err() {}
+                while client
+                    .start_orchestration(&name, "noop", "7")
+                    .await
+                    .is_err()
+                {}
                 loop {
                     let ended = client.wait_for_orchestration(&name, Duration::from_secs(60));
                     if let Ok(status) = ended.await {
