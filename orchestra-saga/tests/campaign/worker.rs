@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use orchestra_core::IdempotencyKey;
 use orchestra_saga::executor::Builder;
-use orchestra_saga::{Executor, Filter, Notice, Operator, Result, SagaId, Start, Status, Summary};
+use orchestra_saga::{
+    Config, Executor, Filter, Notice, Operator, Result, SagaId, Start, Status, Summary,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::child;
@@ -68,12 +70,14 @@ pub(crate) async fn run() {
     let opened = Opened::open(orders.kind, &orders.directory);
     let opened = opened.await.expect("opened");
     let store = opened.store();
+    let mut config = Config::default();
+    config.persistence.snapshot_every = 2;
     let builder = Executor::builder(Fused { store, fuse })
         .definition(sagas::transfer(&client))
         .definition(sagas::approval(&client))
         .owner(format!("worker {}", std::process::id()))
         .poll(Duration::from_millis(10))
-        .snapshot_every(4.try_into().ok())
+        .config(config)
         .listener(|notice: &Notice<'_>| match notice {
             Notice::Unrecoverable { saga, error } => {
                 println!("unrecoverable {saga}: {error}");
