@@ -159,6 +159,18 @@ impl Error {
         self.class().is_retryable()
     }
 
+    /// The same error for one more who asked; the causes are kept as text.
+    pub(crate) fn repeated(&self) -> Self {
+        let source = self.0.source.as_ref().map(ToString::to_string);
+        Self(Box::new(Inner {
+            kind: self.0.kind,
+            message: self.0.message.clone(),
+            saga: self.0.saga,
+            epoch: self.0.epoch,
+            source: source.map(Into::into),
+        }))
+    }
+
     pub(crate) fn corrupt(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Corrupt, message)
     }

@@ -32,7 +32,7 @@ use orchestra_core::{IdempotencyKey, Monotonic};
 use tokio::sync::oneshot;
 use tokio_util::sync::DropGuard;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Recorded;
 use crate::id::{Epoch, Partition, SagaId, Version};
 use crate::machine::Input;
@@ -132,9 +132,13 @@ impl Executor {
         self.shared.status(saga).await
     }
 
-    /// The log of the saga.
+    /// The log of the saga, whoever runs it, and also if its definition is not known here.
     pub async fn history(&self, saga: SagaId) -> Result<Vec<Recorded>> {
-        self.shared.store.load(saga, Version(0)).await
+        let history = self.shared.store.load(saga, Version(0)).await?;
+        if history.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, "no such saga").of(saga));
+        }
+        Ok(history)
     }
 
     /// The saga that was started with this key.
