@@ -177,7 +177,8 @@ impl Builder {
         (Source::Step(count(self.drafts.len() - 1)), self.mark)
     }
 
-    /// The time after which a saga before its point of no return goes back. Five minutes by default.
+    /// The time after which a saga before its point of no return goes back. Five minutes by default, whatever
+    /// it waits for: one that sleeps or waits for people needs more, or `None`.
     #[must_use]
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.timeout = limit.into();
