@@ -225,6 +225,7 @@ impl Rows<'_> {
                 }
                 return Ok(Barriered::Rejected(reason));
             }
+            Err(Abort::Retryable(reason)) => Error::new(ErrorKind::Busy, reason).of(self.call.saga),
             Err(Abort::Database(source)) => self.failed("the work", source),
         };
         // What failed is what the caller must hear of, also when the connection is gone.
