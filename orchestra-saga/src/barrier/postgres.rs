@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::BarrierCall;
 pub use super::Barriered;
 use super::verdict::{self, Record, Seen, Verdict};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::Epoch;
 use crate::sql;
 
