@@ -98,8 +98,8 @@ impl Executor {
     /// Starts a saga and returns its id once `saga_started` is durable.
     ///
     /// With a start key the same request returns the same id, whenever and however often it is
-    /// repeated; another input under that key is [`ErrorKind::KeyReused`](crate::ErrorKind::KeyReused). Too many running sagas are
-    /// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded).
+    /// repeated; another input under that key is [`ErrorKind::KeyReused`]. Too many running sagas are
+    /// [`ErrorKind::Overloaded`].
     ///
     /// Cancel: the start goes on without its caller.
     pub async fn start(&self, start: Start) -> Result<SagaId> {

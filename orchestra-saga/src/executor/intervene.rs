@@ -86,7 +86,7 @@ impl Executor {
 
     /// Says what became of an operation that is parked, waits or was interrupted: whoever resolves it
     /// vouches for that. Returns false if the operation is in flight, settled or was never tried; a step that
-    /// the saga does not have is [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
+    /// the saga does not have is [`ErrorKind::NotFound`].
     pub async fn resolve(
         &self,
         saga: SagaId,

@@ -1,6 +1,6 @@
 //! What operators and callers meet: limits, cancelling, shutting down, stores that fail.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -398,7 +398,7 @@ impl tracing::Subscriber for Errors {
         struct Fields(String);
         impl tracing::field::Visit for Fields {
             fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
-                self.0 += &format!("{field}={value:?} ");
+                let _infallible = write!(self.0, "{field}={value:?} ");
             }
         }
         let mut fields = Fields(String::new());
