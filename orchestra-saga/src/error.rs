@@ -77,12 +77,15 @@ pub enum ErrorKind {
 ///     error.to_string(),
 ///     "no such saga: saga 00000000-0000-0000-0000-000000000000",
 /// );
+/// assert_eq!(
+///     format!("{error:?}"),
+///     "Error { kind: NotFound, message: \"no such saga\", \
+///      saga: 00000000-0000-0000-0000-000000000000 }",
+/// );
 /// assert!(!error.is_retryable());
 /// ```
-#[derive(Debug)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
     message: String,
@@ -173,6 +176,31 @@ impl Error {
 
     pub(crate) fn corrupt(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Corrupt, message)
+    }
+}
+
+/// What is known of it; a `main` that returns it prints this.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            kind,
+            message,
+            saga,
+            epoch,
+            source,
+        } = &*self.0;
+        let mut known = f.debug_struct("Error");
+        known.field("kind", kind).field("message", message);
+        if let Some(saga) = saga {
+            known.field("saga", saga);
+        }
+        if let Some(epoch) = epoch {
+            known.field("epoch", epoch);
+        }
+        if let Some(source) = source {
+            known.field("source", source);
+        }
+        known.finish()
     }
 }
 
