@@ -52,20 +52,9 @@ fn charge(db: &Connection, call: &BarrierCall) -> Result<i64, Abort> {
     Ok(balance)
 }
 
+/// The transaction is over when the answer is made.
 fn serve(db: &mut Connection, call: &BarrierCall) -> http::Response<String> {
-    let tx = match Barrier::begin(db) {
-        Ok(tx) => tx,
-        Err(busy) => return respond::<i64>(&Err(busy)),
-    };
-    let answer = Barrier::run(&tx, call, |db| charge(db, call));
-    let ended = match answer {
-        Ok(_) => tx.commit(),
-        Err(_) => tx.rollback(),
-    };
-    match ended {
-        Ok(()) => respond(&answer),
-        Err(error) => undecided(&error),
-    }
+    respond(&Barrier::transact(db, call, |db| charge(db, call)))
 }
 
 async fn wallet(State(db): State<Db>, Extension(call): Extension<BarrierCall>) -> Response {

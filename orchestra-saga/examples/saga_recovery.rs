@@ -14,7 +14,7 @@ use orchestra_saga::barrier::sqlite::{Abort, Barrier, Barriered};
 use orchestra_saga::{
     BarrierCall, Call, Definition, Executor, Failure, Filter, Retry, SqliteStore, Start, Status,
 };
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -161,8 +161,7 @@ async fn book(path: PathBuf, call: Call, account: i64, cents: i64) -> Result<i64
     let booking = move || -> Result<Barriered<i64>> {
         let mut books = Connection::open(path)?;
         books.busy_timeout(Duration::from_secs(5))?;
-        let tx = Barrier::begin(&mut books)?;
-        let answer = Barrier::run(&tx, &BarrierCall::from(&call), |tx| {
+        let answer = Barrier::transact(&mut books, &BarrierCall::from(&call), |tx| {
             let change = "UPDATE account SET cents = cents + ?2 WHERE id = ?1 RETURNING cents";
             let left: i64 = tx.query_row(change, params![account, cents], |row| row.get(0))?;
             if left < 0 && !undo {
@@ -170,7 +169,6 @@ async fn book(path: PathBuf, call: Call, account: i64, cents: i64) -> Result<i64
             }
             Ok(left)
         })?;
-        commit(tx)?;
         Ok(answer)
     };
     let booked = tokio::task::spawn_blocking(booking).await;
@@ -182,10 +180,6 @@ async fn book(path: PathBuf, call: Call, account: i64, cents: i64) -> Result<i64
         Ok(Err(error)) => Err(Failure::unknown(error.to_string())),
         Err(error) => Err(Failure::unknown(error.to_string())),
     }
-}
-
-fn commit(tx: Transaction<'_>) -> rusqlite::Result<()> {
-    tx.commit()
 }
 
 fn check(directory: &Path) -> Result<()> {

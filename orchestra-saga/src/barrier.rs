@@ -11,7 +11,8 @@
 //!
 //! 1. The work of one saga, step and operation is done at most once, and repetitions are answered from
 //!    the record, refusals of actions too. A refused compensation is not recorded, so that it can succeed
-//!    later.
+//!    later, nor is what is put off as [`Abort::Retryable`]. So an action that the saga does not give up, a
+//!    retriable one, is put off and never refused: a refusal on record would keep it parked for ever.
 //! 2. A compensation whose action had no effect does nothing and refuses the action from then on.
 //! 3. An action whose compensation was done is refused.
 //! 4. A call with a lower epoch than any seen for the saga is refused.
@@ -143,6 +144,8 @@ const OPERATIONS: [Operation; 3] = [Operation::Action, Operation::Compensation, 
 pub enum Abort<E> {
     /// Its rules refuse it, now and for ever; what it wrote is rolled back and the refusal recorded.
     Rejected(String),
+    /// Not now; what it wrote is rolled back and nothing recorded, so the call may succeed when it is repeated.
+    Retryable(String),
     /// The database failed; what it wrote is rolled back and nothing is recorded.
     Database(E),
 }
@@ -151,6 +154,12 @@ impl<E> Abort<E> {
     /// A refusal by the participant's rules.
     pub fn rejected(reason: impl Into<String>) -> Self {
         Self::Rejected(reason.into())
+    }
+
+    /// Not now: the caller is to ask again. Of a step that is
+    /// [`retriable`](crate::definition::StepBuilder::retriable) it is the only refusal that may ever end well.
+    pub fn retryable(reason: impl Into<String>) -> Self {
+        Self::Retryable(reason.into())
     }
 }
 

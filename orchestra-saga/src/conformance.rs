@@ -10,8 +10,14 @@
 //!     });
 //! }
 //! ```
+//!
+//! The laws look at one opening of a store. Whether a durable one still has everything when it is opened
+//! again is told by [`survives`].
 
 mod laws;
+mod survival;
+
+pub use survival::survives;
 
 use std::fmt;
 use std::future::Future;

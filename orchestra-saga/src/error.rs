@@ -79,12 +79,15 @@ pub enum ErrorKind {
 ///     error.to_string(),
 ///     "no such saga: saga 00000000-0000-0000-0000-000000000000",
 /// );
+/// assert_eq!(
+///     format!("{error:?}"),
+///     "Error { kind: NotFound, message: \"no such saga\", \
+///      saga: 00000000-0000-0000-0000-000000000000 }",
+/// );
 /// assert!(!error.is_retryable());
 /// ```
-#[derive(Debug)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
     message: String,
@@ -161,8 +164,45 @@ impl Error {
         self.class().is_retryable()
     }
 
+    /// The same error for one more who asked; the causes are kept as text.
+    pub(crate) fn repeated(&self) -> Self {
+        let source = self.0.source.as_ref().map(ToString::to_string);
+        Self(Box::new(Inner {
+            kind: self.0.kind,
+            message: self.0.message.clone(),
+            saga: self.0.saga,
+            epoch: self.0.epoch,
+            source: source.map(Into::into),
+        }))
+    }
+
     pub(crate) fn corrupt(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Corrupt, message)
+    }
+}
+
+/// What is known of it; a `main` that returns it prints this.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            kind,
+            message,
+            saga,
+            epoch,
+            source,
+        } = &*self.0;
+        let mut known = f.debug_struct("Error");
+        known.field("kind", kind).field("message", message);
+        if let Some(saga) = saga {
+            known.field("saga", saga);
+        }
+        if let Some(epoch) = epoch {
+            known.field("epoch", epoch);
+        }
+        if let Some(source) = source {
+            known.field("source", source);
+        }
+        known.finish()
     }
 }
 

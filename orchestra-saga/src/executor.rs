@@ -32,7 +32,7 @@ use orchestra_core::{IdempotencyKey, Monotonic};
 use tokio::sync::oneshot;
 use tokio_util::sync::DropGuard;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Recorded;
 use crate::id::{Epoch, Partition, SagaId, Version};
 use crate::machine::Input;
@@ -98,8 +98,8 @@ impl Executor {
     /// Starts a saga and returns its id once `saga_started` is durable.
     ///
     /// With a start key the same request returns the same id, whenever and however often it is
-    /// repeated; another input under that key is [`ErrorKind::KeyReused`](crate::ErrorKind::KeyReused). Too many running sagas are
-    /// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded).
+    /// repeated; another input under that key is [`ErrorKind::KeyReused`]. Too many running sagas are
+    /// [`ErrorKind::Overloaded`].
     ///
     /// Cancel: the start goes on without its caller.
     pub async fn start(&self, start: Start) -> Result<SagaId> {
@@ -132,9 +132,13 @@ impl Executor {
         self.shared.status(saga).await
     }
 
-    /// The log of the saga.
+    /// The log of the saga, whoever runs it, and also if its definition is not known here.
     pub async fn history(&self, saga: SagaId) -> Result<Vec<Recorded>> {
-        self.shared.store.load(saga, Version(0)).await
+        let history = self.shared.store.load(saga, Version(0)).await?;
+        if history.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, "no such saga").of(saga));
+        }
+        Ok(history)
     }
 
     /// The saga that was started with this key.

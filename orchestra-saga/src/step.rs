@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::de::DeserializeOwned;
 
 use crate::payload::Payload;
 
@@ -49,6 +50,31 @@ impl StepOutcome {
             Self::Rejected(_) => "rejected",
             Self::Retryable { .. } => "retryable",
             Self::Unknown(_) => "unknown",
+        }
+    }
+
+    /// For a typed step: what was returned, read as `T`. What took effect and cannot be read is
+    /// [`Unknown`](Failure::Unknown), never a refusal.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use orchestra_saga::{Call, Failure, StepOutcome};
+    ///
+    /// async fn charge(call: Call, cents: u64) -> Result<u64, Failure> {
+    ///     // Send `cents` with `call.headers()` and a timeout of `call.budget` here.
+    /// #   let _ = (call, cents);
+    ///     let (status, body) = (StatusCode::OK, br"4200");
+    ///     StepOutcome::from_http(status, None, body).into_result()
+    /// }
+    /// ```
+    pub fn into_result<T: DeserializeOwned>(self) -> Result<T, Failure> {
+        match self {
+            Self::Done(output) => output
+                .read()
+                .map_err(|source| Failure::Unknown(format!("answer cannot be read: {source}"))),
+            Self::Rejected(reason) => Err(Failure::Rejected(reason)),
+            Self::Retryable { reason, after } => Err(Failure::Retryable { reason, after }),
+            Self::Unknown(reason) => Err(Failure::Unknown(reason)),
         }
     }
 }

@@ -11,7 +11,7 @@
 //! | `NullCompensation` | `200`, `null` | done |
 //! | `Rejected` | `422`, the reason | goes back |
 //! | `Tombstoned`, `Stale` | `409` | somebody else has gone further |
-//! | [`ErrorKind::Busy`]: rolled back, nothing happened | `503` with `Retry-After: 1` | tries again |
+//! | [`ErrorKind::Busy`], [`Abort::Retryable`](super::Abort::Retryable): rolled back, nothing happened | `503` with `Retry-After: 1` | tries again |
 //! | [`ErrorKind::InvalidCall`] | `400` | goes back |
 //! | another transient error | `503` | asks again under the same key, since it does not know |
 //! | any other | `500` | the same |
@@ -125,7 +125,7 @@ where
 /// The answer to what the barrier did; see [`layer`](self) for which.
 ///
 /// Give it what [`run`](super::sqlite::Barrier::run) returned only once the transaction is committed,
-/// or rolled back where it returned an error. An error of the *commit* is never `Busy` to the
+/// or rolled back where it returned an error; [`transact`](super::sqlite::Barrier::transact) does that. An error of the *commit* is never `Busy` to the
 /// coordinator, since nobody knows whether it took place: answer it as [`undecided`].
 ///
 /// ```

@@ -4,7 +4,7 @@
 //! of two calls of a saga that arrive at once, the second waits in its `INSERT … ON CONFLICT` until the
 //! first has committed or rolled back, and only then reads the records, in a statement (and so, under
 //! `READ COMMITTED`, a snapshot) of its own. Under stricter isolation the second fails to serialize
-//! instead, which is [`ErrorKind::Busy`](crate::ErrorKind::Busy): roll back and repeat, or answer `503`
+//! instead, which is [`ErrorKind::Busy`]: roll back and repeat, or answer `503`
 //! with `Retry-After`.
 //!
 //! Ask the barrier before you lock rows of your own: a transaction that holds them and then waits for
@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::BarrierCall;
 pub use super::Barriered;
 use super::verdict::{self, Record, Seen, Verdict};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::Epoch;
 use crate::sql;
 
@@ -225,6 +225,7 @@ impl Rows<'_> {
                 }
                 return Ok(Barriered::Rejected(reason));
             }
+            Err(Abort::Retryable(reason)) => Error::new(ErrorKind::Busy, reason).of(self.call.saga),
             Err(Abort::Database(source)) => self.failed("the work", source),
         };
         // What failed is what the caller must hear of, also when the connection is gone.

@@ -1,10 +1,11 @@
 //! A barrier in the participant's own SQLite file.
 //!
 //! Two tables: a row per saga with the highest epoch, and one per step and operation, written in the
-//! transaction that has the effect. Several processes may share the file. Begin the transaction with
-//! [`Barrier::begin`]: it takes the write lock at once, so a busy file is reported before the work and
-//! not in its middle, and set a `busy_timeout` on the connection; what is still busy after that is
-//! [`ErrorKind::Busy`], which a participant answers as `503` with `Retry-After`.
+//! transaction that has the effect. Several processes may share the file. [`Barrier::transact`] is all that most
+//! need. In a transaction of your own, begin with [`Barrier::begin`], which takes the write lock at once, so that
+//! a busy file is reported before the work and not in its middle; ask [`Barrier::run`], and commit. Set a
+//! `busy_timeout` on the connection: what is still busy after that is [`ErrorKind::Busy`], which a
+//! participant answers as `503` with `Retry-After`.
 
 use orchestra_core::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -61,12 +62,10 @@ pub type Abort = super::Abort<rusqlite::Error>;
 ///
 /// let call = BarrierCall::from_headers(&headers)?;
 /// for expected in [Barriered::Applied(70), Barriered::Replayed(70)] {
-///     let tx = Barrier::begin(&mut db)?;
-///     let answer = Barrier::run(&tx, &call, |tx| {
+///     let answer = Barrier::transact(&mut db, &call, |tx| {
 ///         let sql = "UPDATE account SET balance = balance - 30 RETURNING balance";
 ///         Ok(tx.query_row(sql, [], |row| row.get::<_, i64>(0))?)
 ///     })?;
-///     tx.commit()?;
 ///     assert_eq!(answer, expected);
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -85,6 +84,28 @@ impl Barrier {
     pub fn begin(db: &mut Connection) -> Result<Transaction<'_>> {
         db.transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|source| failed("beginning a transaction", source))
+    }
+
+    /// Does the work of a call, or says why not, in a transaction of its own that is over when this returns:
+    /// what [`respond`](super::layer::respond) makes of the result is the answer to give.
+    ///
+    /// An error says that nothing happened, unless it comes of the commit: then nobody knows, and it is
+    /// [`ErrorKind::Store`], never [`ErrorKind::Busy`].
+    pub fn transact<T: Serialize + DeserializeOwned>(
+        db: &mut Connection,
+        call: &BarrierCall,
+        work: impl FnOnce(&Connection) -> Result<T, Abort>,
+    ) -> Result<Barriered<T>> {
+        let tx = Self::begin(db)?;
+        // What is dropped is rolled back.
+        let answer = Self::run(&tx, call, work)?;
+        tx.commit().map_err(|source| {
+            let message = "barrier: whether the transaction was committed is not known";
+            Error::new(ErrorKind::Store, message)
+                .of(call.saga)
+                .caused_by(source)
+        })?;
+        Ok(answer)
     }
 
     /// Does the work of a call, or says why not. `tx` is a transaction or savepoint of the caller, who
@@ -201,6 +222,7 @@ impl Rows<'_> {
                 }
                 return Ok(Barriered::Rejected(reason));
             }
+            Err(Abort::Retryable(reason)) => Error::new(ErrorKind::Busy, reason).of(self.call.saga),
             Err(Abort::Database(source)) => self.failed("the work", source),
         };
         self.roll_back()?;

@@ -15,14 +15,14 @@ use crate::store::{Append, Blueprint, Claim, Filter, Position, SagaStore, Snapsh
 type Checked = std::result::Result<(), Violation>;
 type Store = Arc<dyn SagaStore>;
 
-const HERE: Partition = Partition(3);
+pub(super) const HERE: Partition = Partition(3);
 
-fn at(second: u64) -> Timestamp {
+pub(super) fn at(second: u64) -> Timestamp {
     Timestamp::from_unix_nanos(second * 1_000_000_000)
 }
 
 /// Ids whose order is that of their numbers.
-fn saga(number: u64) -> SagaId {
+pub(super) fn saga(number: u64) -> SagaId {
     SagaId::from_parts(at(1_000 + number), u128::from(number))
 }
 
@@ -45,16 +45,16 @@ fn note(reason: &str) -> Event {
     Event::SagaCancelRequested { reason }
 }
 
-fn start(saga: SagaId) -> Append {
+pub(super) fn start(saga: SagaId) -> Append {
     Append::new(saga, Version(0), at(1), vec![started()])
 }
 
-fn more(saga: SagaId, expected: u64, reasons: &[&str]) -> Append {
+pub(super) fn more(saga: SagaId, expected: u64, reasons: &[&str]) -> Append {
     let events = reasons.iter().map(|reason| note(reason)).collect();
     Append::new(saga, Version(expected), at(2), events)
 }
 
-fn expect(holds: bool, seen: impl FnOnce() -> String) -> Checked {
+pub(super) fn expect(holds: bool, seen: impl FnOnce() -> String) -> Checked {
     if holds {
         Ok(())
     } else {
@@ -62,14 +62,18 @@ fn expect(holds: bool, seen: impl FnOnce() -> String) -> Checked {
     }
 }
 
-fn refused<T: std::fmt::Debug>(answer: &Result<T>, kind: ErrorKind, what: &str) -> Checked {
+pub(super) fn refused<T: std::fmt::Debug>(
+    answer: &Result<T>,
+    kind: ErrorKind,
+    what: &str,
+) -> Checked {
     let as_expected = answer.as_ref().is_err_and(|error| error.kind() == kind);
     expect(as_expected, || {
         format!("{what} was answered {answer:?}, not {kind:?}")
     })
 }
 
-async fn claim(store: &Store) -> Result<Claim> {
+pub(super) async fn claim(store: &Store) -> Result<Claim> {
     store.claim(HERE, "conformance").await
 }
 

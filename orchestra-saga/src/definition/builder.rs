@@ -31,6 +31,8 @@ pub struct Builder {
     config: Config,
     drafts: Vec<Draft>,
     confirmations: Vec<Draft>,
+    /// Names of steps that were begun, of whose kind nothing was said yet.
+    begun: Vec<String>,
     timeout: Option<Duration>,
     unwind: Unwind,
     parking: Backoff,
@@ -51,6 +53,7 @@ impl Builder {
             mark: mark(id, version),
             drafts: Vec::new(),
             confirmations: Vec::new(),
+            begun: Vec::new(),
             timeout: config.execution.timeout,
             unwind: config.compensation.unwind(),
             config,
@@ -148,6 +151,7 @@ impl Builder {
         action: Body,
     ) -> StepBuilder<'_, I, T> {
         let draft = Draft::new(name, inputs.edges(), action, &self.config);
+        self.begun.push(name.to_owned());
         StepBuilder::new(self, draft)
     }
 
@@ -166,11 +170,15 @@ impl Builder {
     }
 
     pub(super) fn push(&mut self, draft: Draft) -> (Source, u64) {
+        if self.begun.last().is_some_and(|name| *name == draft.name) {
+            self.begun.pop();
+        }
         self.drafts.push(draft);
         (Source::Step(count(self.drafts.len() - 1)), self.mark)
     }
 
-    /// The time after which a saga before its point of no return goes back. Five minutes by default.
+    /// The time after which a saga before its point of no return goes back. Five minutes by default, whatever
+    /// it waits for: one that sleeps or waits for people needs more, or `None`.
     #[must_use]
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.timeout = limit.into();
@@ -200,6 +208,11 @@ impl Builder {
         };
         for (what, text) in [("id", &self.id), ("version", &self.version)] {
             check::name(what, text).map_err(fail)?;
+        }
+        if let Some(name) = self.begun.first() {
+            return Err(fail(format!(
+                "step {name} has no kind: end it with compensate, pivot, retriable or read_only"
+            )));
         }
         let steps = check::steps(self.drafts, self.mark).map_err(fail)?;
         check::unwind(self.unwind, &steps).map_err(fail)?;

@@ -1,27 +1,5 @@
-//! Definitions as documents: every step is a request, a pause or a signal, and all of it is data.
-//!
-//! ```yaml
-//! id: checkout
-//! version: "1"
-//! steps:
-//!   - name: reserve
-//!     service: inventory
-//!     method: POST
-//!     endpoint: /items/${input.item}/holds
-//!     parameters: { count: "${input.count}" }
-//!     compensation: { service: inventory, method: DELETE, endpoint: "/holds/${output.hold}" }
-//!   - name: charge
-//!     service: payment
-//!     method: POST
-//!     endpoint: /charges
-//!     parameters: { hold: "${reserve.hold}", order: "${saga}" }
-//!     kind: pivot
-//! ```
-//!
-//! Templates name the input of the saga (`${input…}`), the output of an earlier step by its name
-//! (`${reserve…}`), in compensations and probes the output of the step itself (`${output…}`), and the call
-//! (`${saga}`, `${step}`). What a step reads it follows; without `after` it follows the step before it as
-//! well. A name that is not there is an error of the document, not of a saga.
+//! Definitions as documents: every step is a request, a pause or a signal, and all of it is data. What may
+//! stand in one is told at [`Definition::from_json`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -119,7 +97,12 @@ struct RequestDocument {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "growth", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(
+    tag = "growth",
+    rename_all = "snake_case",
+    deny_unknown_fields,
+    expecting = "a growth (fixed, linear, exponential or decorrelated) with its base_ms"
+)]
 enum BackoffDocument {
     Fixed {
         base_ms: u64,
@@ -189,7 +172,8 @@ impl BackoffDocument {
 }
 
 impl Definition {
-    /// Reads a definition from JSON.
+    /// Reads a definition from JSON. Every step is a request, a pause or a signal; an executor sends the requests
+    /// through its [`Caller`](crate::Caller).
     ///
     /// ```
     /// use orchestra_saga::{Definition, Kind};
@@ -197,10 +181,10 @@ impl Definition {
     /// let text = r#"{
     ///     "id": "checkout", "version": "1",
     ///     "steps": [
-    ///         { "name": "reserve", "service": "stock", "method": "POST", "endpoint": "/holds",
+    ///         { "name": "reserve", "service": "stock", "method": "POST", "endpoint": "/holds/${saga}",
     ///           "parameters": { "item": "${input.item}" },
     ///           "compensation": {
-    ///               "service": "stock", "method": "DELETE", "endpoint": "/holds/${output.id}" } },
+    ///               "service": "stock", "method": "DELETE", "endpoint": "/holds/${saga}" } },
     ///         { "name": "charge", "service": "bank", "method": "POST", "endpoint": "/charges",
     ///           "parameters": { "hold": "${reserve.id}" }, "kind": "pivot" }
     ///     ]
@@ -212,6 +196,43 @@ impl Definition {
     /// assert!(wrong.to_string().contains("reserved"));
     /// # Ok::<(), orchestra_saga::Error>(())
     /// ```
+    ///
+    /// # The document
+    ///
+    /// It has `id`, `version`, `steps`, and, if it wants them, `timeout_ms`
+    /// ([`Builder::timeout`](crate::definition::Builder::timeout)) and `unwind`
+    /// ([`Unwind`]: `parallel`, `sequential`, `unordered`, `never`). A member that is not known is an error.
+    ///
+    /// | member of a step | meaning |
+    /// |---|---|
+    /// | `name` | its name, by which later steps read its output |
+    /// | `service`, `method`, `endpoint`, `parameters` | the request; `parameters` are the JSON of its body, and there is none without |
+    /// | `sleep_ms` | in place of a request: waits that long |
+    /// | `signal` | in place of a request: waits for a signal of this name, no longer than `timeout_ms` if there is one |
+    /// | `kind` | `pivot`, `retriable` or `read_only`; without one it needs a `compensation` |
+    /// | `compensation` | a request that undoes it, with its own `timeout_ms` (of one attempt), `retries` and `backoff` |
+    /// | `probe` | a request that asks whether it took effect, when nobody knows |
+    /// | `after` | names of steps that it follows beside those that it reads; without the list, the step before it |
+    /// | `timeout_ms`, `attempt_timeout_ms` | the time for all attempts, and for one |
+    /// | `retries`, `backoff` | how often and how fast it is tried again |
+    /// | `non_retryable` | texts; an answer that has one of them is a refusal |
+    /// | `save_point` | how often the saga may go back to it and forward again |
+    /// | `commutative` | whether it may be undone in any order |
+    ///
+    /// A `backoff` has a `growth` (`fixed`, `linear`, `exponential`, `decorrelated`), `base_ms`, and, where the
+    /// growth has them, `factor`, `max_ms` and `jitter` (`none`, `full`, `equal`).
+    ///
+    /// # Templates
+    ///
+    /// The endpoint and the texts of the parameters may have `${input.item}`, a member of the saga's input;
+    /// `${reserve.id}`, of the output of an earlier step, which this one then follows; `${saga}` and `${step}`;
+    /// in a compensation, `${output.id}`, of the output of the step itself. `$$` is a dollar. See
+    /// [`StepCall`] for how values are put in. A name that is not there is an error of the document; a member that
+    /// is missing refuses the step before anything is sent.
+    ///
+    /// When nobody heard the answer of an action, its output is not known: a compensation that needs
+    /// `${output…}` cannot be sent then, and parks the saga. Let participants keep what they did under the
+    /// saga's id, as above, or give the step a `probe`, whose answer takes the place of the output.
     pub fn from_json(text: &str) -> Result<Self> {
         Self::from_json_with(text, &Config::default())
     }
@@ -223,7 +244,33 @@ impl Definition {
         from(&document, config)
     }
 
-    /// Reads a definition from YAML: the document of [`Definition::from_json`].
+    /// Reads a definition from YAML: the document of [`Definition::from_json`], which says what may stand in it.
+    ///
+    /// ```
+    /// let checkout = orchestra_saga::Definition::from_yaml(
+    ///     r#"
+    /// id: checkout
+    /// version: "1"
+    /// steps:
+    ///   - name: reserve
+    ///     service: inventory
+    ///     method: POST
+    ///     endpoint: /holds/${saga}
+    ///     parameters: { item: "${input.item}", count: "${input.count}" }
+    ///     compensation: { service: inventory, method: DELETE, endpoint: "/holds/${saga}" }
+    ///   - name: charge
+    ///     service: payment
+    ///     method: POST
+    ///     endpoint: /charges
+    ///     parameters: { hold: "${reserve.id}", order: "${input.order}" }
+    ///     kind: pivot
+    ///     retries: 5
+    ///     backoff: { growth: exponential, base_ms: 200, max_ms: 5000 }
+    /// "#,
+    /// )?;
+    /// assert_eq!(checkout.services().len(), 2);
+    /// # Ok::<(), orchestra_saga::Error>(())
+    /// ```
     #[cfg(feature = "yaml")]
     #[cfg_attr(docsrs, doc(cfg(feature = "yaml")))]
     pub fn from_yaml(text: &str) -> Result<Self> {
@@ -330,7 +377,8 @@ fn draft(
         (None | Some(Kind::Compensatable), Some(_)) => Kind::Compensatable,
         (Some(kind), Some(_)) => return Err(format!("it is {kind:?} and has a compensation")),
         (None | Some(_), None) => {
-            return Err("it has no compensation and no kind that needs none".to_owned());
+            let kinds = "kind: pivot, retriable or read_only";
+            return Err(format!("it has neither a compensation nor a {kinds}"));
         }
     };
     let reasons = step.non_retryable.iter();
@@ -374,6 +422,11 @@ struct Requests {
 impl Requests {
     fn of(step: &StepDocument) -> Checked<Self> {
         let compensation = step.compensation.as_ref().map(RequestDocument::call);
+        if step.probe.as_ref().is_some_and(RequestDocument::has_effort) {
+            let message =
+                "its probe has a timeout, retries or backoff: it goes by the compensation's";
+            return Err(message.to_owned());
+        }
         let probe = step.probe.as_ref().map(RequestDocument::call);
         Ok(Self {
             action: action(step)?,
@@ -428,6 +481,10 @@ fn action(step: &StepDocument) -> Checked<Action> {
 }
 
 impl RequestDocument {
+    const fn has_effort(&self) -> bool {
+        self.timeout_ms.is_some() || self.retries.is_some() || self.backoff.is_some()
+    }
+
     fn call(&self) -> Checked<StepCall> {
         let parameters = self.parameters.as_ref();
         call(&self.service, &self.method, &self.endpoint, parameters)

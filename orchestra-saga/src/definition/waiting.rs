@@ -8,7 +8,9 @@ use super::{Body, Builder, Handle, Inputs, Kind};
 
 impl Builder {
     /// A step that waits that long, durably: the process may end meanwhile, and the saga is not in memory.
-    /// It runs after its inputs and reads none of them.
+    /// It runs after its inputs and reads none of them. Before the point of no return the
+    /// saga goes back after its [`timeout`](Builder::timeout) also while it sleeps, five minutes by default: set
+    /// that to more than all its pauses, or to `None`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -32,7 +34,9 @@ impl Builder {
 
     /// A step that waits for a signal of that name ([`Executor::signal`](crate::Executor::signal)), whose
     /// payload is read as `T`. Each such step takes one signal; those that come early are kept for it.
-    /// With a limit, a signal that does not come in time fails the step, and the saga goes back.
+    /// With a limit, a signal that does not come in time fails the step, and the saga goes back. Before the point
+    /// of no return it goes back after its [`timeout`](Builder::timeout) too, five minutes by default: for an
+    /// answer that takes days, set that as well.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "handles are copied, and tuples of them read best by value"

@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use crate::error::Result;
 use crate::machine::Input;
 use crate::payload::Payload;
 use crate::step::{Beat, Call, Heart, Operation, StepOutcome};
+
+/// The most characters of a panic's message that are kept.
+const MAX_PANIC: usize = 256;
 
 /// Makes one call and reports how it ended.
 pub(super) async fn attempt(
@@ -71,8 +75,20 @@ async fn watched(shared: &Arc<Shared>, spec: &Spec, call: &mut Call) -> StepOutc
     };
     match tokio::time::timeout(call.budget, answer).await {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(_panic)) => StepOutcome::Unknown("the step panicked".to_owned()),
+        Ok(Err(panic)) => StepOutcome::Unknown(panicked(&*panic)),
         Err(_elapsed) => StepOutcome::Unknown(format!("no answer within {:?}", call.budget)),
+    }
+}
+
+/// What a panic said, the beginning of it.
+fn panicked(panic: &(dyn Any + Send)) -> String {
+    let literal = panic.downcast_ref::<&str>().copied();
+    match literal.or_else(|| panic.downcast_ref::<String>().map(String::as_str)) {
+        Some(text) => {
+            let text: String = text.chars().take(MAX_PANIC).collect();
+            format!("the step panicked: {text}")
+        }
+        None => "the step panicked".to_owned(),
     }
 }
 

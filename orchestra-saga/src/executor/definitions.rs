@@ -8,6 +8,9 @@ use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::SagaStore;
 
+/// Definitions that are named to one who asks for another.
+const TOLD: usize = 8;
+
 /// The definitions that an executor was given, and those that its store kept.
 #[derive(Debug, Default)]
 pub(crate) struct Definitions {
@@ -48,9 +51,26 @@ impl Definitions {
             None => self.latest.get(id),
         };
         found.map(Arc::clone).ok_or_else(|| {
-            let message = format!("no saga definition {id} {}", version.unwrap_or_default());
-            Error::new(ErrorKind::UnknownDefinition, message.trim_end())
+            let wanted = format!("{id} {}", version.unwrap_or_default());
+            let message = format!("no saga definition {}; {}", wanted.trim_end(), self.told());
+            Error::new(ErrorKind::UnknownDefinition, message)
         })
+    }
+
+    /// What there is, for one who asked for something else.
+    fn told(&self) -> String {
+        let mut known: Vec<_> = self.given.keys().collect();
+        known.sort();
+        let known: Vec<_> = known
+            .iter()
+            .take(TOLD)
+            .map(|(id, version)| format!("{id} {version}"))
+            .collect();
+        match self.given.len() {
+            0 => "this executor has none".to_owned(),
+            all if all > TOLD => format!("this executor has {all}, also {}", known.join(", ")),
+            _ => format!("this executor has {}", known.join(", ")),
+        }
     }
 
     /// For a saga in flight: the definition that it began with. One that was read from a document is in the
@@ -76,11 +96,14 @@ impl Definitions {
         Err(match given {
             Some(_) => Error::new(
                 ErrorKind::DefinitionChanged,
-                format!("saga definition {id} {version} has changed since the start"),
+                format!(
+                    "saga definition {id} {version} has changed since the start: give a change \
+                     another version, and the executor both until the sagas of the old one have ended"
+                ),
             ),
             None => Error::new(
                 ErrorKind::UnknownDefinition,
-                format!("no saga definition {id} {version}"),
+                format!("no saga definition {id} {version}; {}", self.told()),
             ),
         })
     }

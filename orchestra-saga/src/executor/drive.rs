@@ -186,10 +186,7 @@ impl Task {
             }
             _ => return self.again(&error).await,
         }
-        if let Some(reply) = letter.and_then(|letter| letter.reply) {
-            let _gone = reply.send(Err(error));
-        }
-        self.leave();
+        self.leave_for(&error, letter);
         true
     }
 
@@ -206,6 +203,15 @@ impl Task {
                 true
             }
             () = tokio::time::sleep(delay) => false,
+        }
+    }
+
+    /// Ends the task, and says why to everybody who asked something of the saga.
+    fn leave_for(&mut self, error: &Error, letter: Option<Letter>) {
+        drop(self.shared.running.lock().remove(&self.saga));
+        let letters = letter.into_iter().chain(self.inbox.drain());
+        for reply in letters.filter_map(|letter| letter.reply) {
+            let _gone = reply.send(Err(error.repeated()));
         }
     }
 
@@ -365,6 +371,14 @@ impl Run {
             at: now,
             events: &batch.events,
         });
+        for event in &batch.events {
+            if let Event::SagaParked {
+                step, op, reason, ..
+            } = event
+            {
+                tracing::error!(%saga, %step, %op, reason, "saga is parked until somebody helps");
+            }
+        }
         shared.changed(saga, status);
         if shared.is_unreliable() {
             // Frozen for longer than the lease lasts, perhaps: whoever has it now makes these calls.

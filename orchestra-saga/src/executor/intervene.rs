@@ -85,7 +85,8 @@ impl Executor {
     }
 
     /// Says what became of an operation that is parked, waits or was interrupted: whoever resolves it
-    /// vouches for that. Returns false if the operation is in flight, settled or was never tried.
+    /// vouches for that. Returns false if the operation is in flight, settled or was never tried; a step that
+    /// the saga does not have is [`ErrorKind::NotFound`].
     pub async fn resolve(
         &self,
         saga: SagaId,
@@ -100,7 +101,17 @@ impl Executor {
             resolution,
             by,
         };
-        self.shared.ask(saga, input).await
+        let resolved = self.shared.ask(saga, input).await?;
+        if !resolved && !self.has_step(saga, step).await? {
+            let message = format!("there is no step {step}");
+            return Err(Error::new(ErrorKind::NotFound, message).of(saga));
+        }
+        Ok(resolved)
+    }
+
+    async fn has_step(&self, saga: SagaId, step: &StepName) -> Result<bool> {
+        let steps = self.status(saga).await?.steps;
+        Ok(steps.iter().any(|view| view.name == *step))
     }
 
     /// Goes on as if the operation were done, with null for its output: what is skipped is not done, nor

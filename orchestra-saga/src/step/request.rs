@@ -16,7 +16,9 @@ use crate::payload::Payload;
 /// member `order` of the step's input, `${output.hold}` a member of the action's output (compensations
 /// only), a number indexes an array; `${saga}` and `${step}` name the call; `$$` is a dollar. In the path,
 /// values are percent-encoded; a string of the body that is one template becomes the value itself,
-/// whatever its type. A member that is missing refuses the step before anything is sent.
+/// whatever its type. A member that is missing refuses the step before anything is sent: a compensation that
+/// needs `${output…}` parks the saga when nobody heard what the action returned, so let participants keep what
+/// they did under `${saga}`, or give the step a [`probe`](crate::definition::StepBuilder::probe_with).
 ///
 /// ```
 /// use http::Method;
@@ -261,7 +263,12 @@ fn look_up<'a>(path: &str, scope: &'a Value) -> Result<&'a Value, String> {
             _ => value.get(part),
         })
         .filter(|value| !value.is_null())
-        .ok_or_else(|| format!("`{path}` is missing"))
+        .ok_or_else(|| match scope.get("output") {
+            Some(Value::Null) if path.split('.').next() == Some("output") => {
+                format!("`{path}` is missing: what the action returned is not known")
+            }
+            _ => format!("`{path}` is missing"),
+        })
 }
 
 fn fill_text(template: &str, scope: &Value, encode: fn(&str) -> String) -> Result<String, String> {

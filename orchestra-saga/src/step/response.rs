@@ -18,7 +18,8 @@ impl StepOutcome {
     /// | 408, 1xx, any other 5xx | `Unknown`: the work may have been done |
     /// | 3xx and any other 4xx | `Rejected` |
     ///
-    /// Without an answer: a connection that was never made is `Retryable`, anything later `Unknown`.
+    /// Without an answer: a connection that was never made is `Retryable`, anything later `Unknown`. A typed
+    /// step makes a result of it with [`into_result`](Self::into_result).
     ///
     /// ```
     /// use http::StatusCode;

@@ -116,6 +116,63 @@ fn a_call_that_does_nothing_fences_older_coordinators_too() {
 }
 
 #[test]
+fn what_is_put_off_leaves_nothing_and_may_succeed_later() {
+    let mut db = participant();
+    let arrival = Arrival {
+        saga: 0,
+        step: 0,
+        op: Operation::Action,
+        epoch: 1,
+        work: Work::Succeeds,
+        lost: false,
+    };
+    let put_off = Barrier::transact::<i64>(&mut db, &call(arrival), |tx| {
+        tx.execute("INSERT INTO effect VALUES (0, 0, 1)", [])?;
+        Err(Abort::retryable("no truck"))
+    });
+    let put_off = put_off.expect_err("put off");
+    assert_eq!(put_off.kind(), ErrorKind::Busy);
+    assert!(put_off.is_retryable());
+    assert!(put_off.to_string().starts_with("no truck"), "{put_off}");
+    assert!(db.is_autocommit());
+    assert_eq!(effects(&db), HashMap::new());
+
+    for expected in [Barriered::Applied(7), Barriered::Replayed(7)] {
+        let answer = Barrier::transact(&mut db, &call(arrival), |tx| {
+            tx.execute("INSERT INTO effect VALUES (0, 0, 1)", [])?;
+            Ok(7)
+        });
+        assert_eq!(answer.expect("answered"), expected);
+    }
+    assert_eq!(effects(&db), HashMap::from([((0, 0), 1)]));
+}
+
+#[test]
+fn a_commit_that_fails_is_in_doubt_and_not_busy() {
+    let mut db = participant();
+    // Deferred: the violation is found by the commit.
+    db.execute_batch(
+        "PRAGMA foreign_keys = ON; CREATE TABLE a (id INTEGER PRIMARY KEY);
+         CREATE TABLE b (a REFERENCES a DEFERRABLE INITIALLY DEFERRED)",
+    )
+    .expect("created");
+    let arrival = Arrival {
+        saga: 0,
+        step: 0,
+        op: Operation::Action,
+        epoch: 1,
+        work: Work::Succeeds,
+        lost: false,
+    };
+    let answer = Barrier::transact(&mut db, &call(arrival), |tx| {
+        tx.execute("INSERT INTO b VALUES (1)", [])?;
+        Ok(())
+    });
+    assert_eq!(answer.expect_err("not committed").kind(), ErrorKind::Store);
+    assert!(db.is_autocommit());
+}
+
+#[test]
 fn a_barrier_outside_a_transaction_is_refused() {
     let db = participant();
     let arrival = Arrival {

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use orchestra_saga::conformance::{LAWS, Law};
+use orchestra_saga::conformance::{LAWS, Law, survives};
 use orchestra_saga::saboteur::{Fault, Saboteur};
-use orchestra_saga::{MemoryStore, SagaStore};
+use orchestra_saga::{JournalStore, MemoryStore, SagaStore};
 
 mod memory {
     orchestra_saga::saga_store_suite!(|| async { (orchestra_saga::MemoryStore::default(), ()) });
@@ -61,4 +61,42 @@ fn every_law_has_a_saboteur() {
     let broken: BTreeSet<_> = Fault::ALL.iter().map(|(_, law)| *law).collect();
     let laws: BTreeSet<_> = LAWS.iter().map(Law::name).collect();
     assert_eq!(broken, laws);
+}
+
+#[tokio::test]
+async fn durable_stores_survive() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let journal = directory.path().join("journal");
+    let config = orchestra_saga::store::journal::Config::default().segment_bytes(1 << 20);
+    let open = || JournalStore::open_with(&journal, config);
+    survives(open).await.expect("the journal");
+    #[cfg(feature = "sqlite")]
+    {
+        let path = directory.path().join("sagas.db");
+        let open = || orchestra_saga::SqliteStore::open(&path);
+        survives(open).await.expect("SQLite");
+    }
+    // What is the same store each time forgets nothing.
+    let kept = Arc::new(MemoryStore::default());
+    let open = async || Ok(Arc::clone(&kept));
+    survives(open).await.expect("memory that is kept");
+}
+
+#[tokio::test]
+async fn a_store_that_forgets_does_not_survive() {
+    let seen = survives(async || Ok(MemoryStore::default())).await;
+    let seen = seen.expect_err("it forgets").to_string();
+    assert!(seen.starts_with("after a restart the log is []"), "{seen}");
+    for (fault, wanted) in [
+        (Fault::LosesTheStartKey, "the start key has None"),
+        (Fault::LosesTimers, "the timers are []"),
+        (Fault::ListsOldStatus, "the sagas are"),
+        (Fault::IgnoresTheEpoch, "an owner of before the restart"),
+        (Fault::IgnoresTheVersion, "a version of before"),
+    ] {
+        let kept = Arc::new(MemoryStore::default());
+        let open = async || Ok(Saboteur::new(Arc::clone(&kept), fault));
+        let seen = survives(open).await.expect_err(wanted).to_string();
+        assert!(seen.contains(wanted), "{fault:?}: {seen}");
+    }
 }

@@ -29,6 +29,16 @@ fn a_definition_has_a_step() {
 }
 
 #[test]
+fn a_step_of_which_no_kind_is_said_is_not_lost_in_silence() {
+    let mut d = begin();
+    d.step("sure", (), fine).compensate(undo);
+    let _forgotten = d.step("charge", (), fine);
+    d.step("last", (), fine).read_only();
+    let said = refusal(d);
+    assert!(said.contains("step charge has no kind"), "{said}");
+}
+
+#[test]
 fn names_are_unique_and_valid() {
     let mut d = begin();
     d.step("a", (), fine).read_only();

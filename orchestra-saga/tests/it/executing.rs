@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestra_core::IdempotencyKey;
+use orchestra_core::{Backoff, IdempotencyKey};
 use orchestra_saga::{
-    Cause, ErrorKind, Executor, MemoryStore, Operation, Operator, SagaStore, SagaView, Start,
-    Status,
+    Call, Cause, Definition, ErrorKind, Executor, MemoryStore, Operation, Operator, Retry,
+    SagaStore, SagaView, Start, Status,
 };
 
 use crate::checkout::{Answer, World, checkout};
@@ -101,6 +101,22 @@ async fn a_step_that_stays_unknown_is_compensated_if_applied() {
             "{lost:?}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_step_panicked_with_is_its_reason() {
+    let mut d = Definition::builder("brittle", "1");
+    d.step("break", (), |_: Call, (): ()| async {
+        let shelf: [u8; 0] = [];
+        Ok(shelf.first().copied().expect("a cup"))
+    })
+    .retry(Retry::new(0, Backoff::fixed(Duration::ZERO)))
+    .read_only();
+    let builder = Executor::builder(MemoryStore::default()).definition(d.build().expect("valid"));
+    let executor = builder.build().await.expect("built");
+    let view = executor.run(Start::of("brittle")).await.expect("ended");
+    let said = view.steps.first().and_then(|step| step.reason.as_deref());
+    assert_eq!(said, Some("the step panicked: a cup"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! What operators and callers meet: limits, cancelling, shutting down, stores that fail.
 
+use std::fmt::{self, Write as _};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,8 +11,9 @@ use orchestra_core::{IdempotencyKey, Timestamp};
 use orchestra_saga::executor::Cancel;
 use orchestra_saga::{
     Append, Blueprint, Call, Cause, Claim, Config, Definition, Entry, Error, ErrorKind, Event,
-    Executor, Failure, Filter, Holder, MemoryStore, Notice, Operation, Partition, Position,
-    Recorded, Result, SagaId, SagaStore, Snapshot, Start, Status, Summary, Timer, Version,
+    Executor, Failure, Filter, Holder, MemoryStore, Notice, Operation, Operator, Partition,
+    Position, Recorded, Result, SagaId, SagaStore, Snapshot, Start, Status, StepName, Summary,
+    Timer, Version,
 };
 use parking_lot::Mutex;
 
@@ -114,12 +116,36 @@ async fn an_unknown_saga_or_definition_is_said_so() {
     );
     let cancelled = executor.cancel(nobody, "x").await;
     assert_eq!(cancelled.expect_err("none").kind(), ErrorKind::NotFound);
-    let started = executor.start(Start::of("nothing")).await;
+    let history = executor.history(nobody).await;
+    assert_eq!(history.expect_err("none").kind(), ErrorKind::NotFound);
+    let unknown = executor
+        .start(Start::of("nothing"))
+        .await
+        .expect_err("none");
+    assert_eq!(unknown.kind(), ErrorKind::UnknownDefinition);
     assert_eq!(
-        started.expect_err("none").kind(),
-        ErrorKind::UnknownDefinition
+        unknown.to_string(),
+        "no saga definition nothing; this executor has checkout 1"
     );
     assert_eq!(executor.running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_not_there_is_neither_resolved_nor_skipped() {
+    let world = World::new();
+    world.script("notify", Operation::Action, &[Answer::Rejected]);
+    let executor = executor(MemoryStore::default(), &world).await;
+    let saga = executor.start(Start::of("checkout")).await.expect("begun");
+    executor.settled(saga).await.expect("parked");
+    let ada = Operator::new("ada", "told by telephone");
+    let typo = StepName::new("notfy").expect("a name");
+    let skipped = executor.skip(saga, &typo, Operation::Action, ada.clone());
+    let refused = skipped.await.expect_err("no such step");
+    assert_eq!(refused.kind(), ErrorKind::NotFound);
+    assert!(refused.to_string().contains("no step notfy"), "{refused}");
+    let notify = StepName::new("notify").expect("a name");
+    let skipped = executor.skip(saga, &notify, Operation::Action, ada);
+    assert!(skipped.await.expect("there"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,8 +368,65 @@ async fn a_changed_definition_continues_nothing_and_says_so() {
         status.expect_err("changed").kind(),
         ErrorKind::DefinitionChanged
     );
+    // One asks first, and the other while the log is read for it.
+    let (one, other) = tokio::join!(second.cancel(saga, "a"), second.cancel(saga, "b"));
+    for asked in [one, other] {
+        let kind = asked.expect_err("changed").kind();
+        assert_eq!(kind, ErrorKind::DefinitionChanged);
+    }
     let open = second.list(&Filter::open()).await.expect("listed");
     assert_eq!(open.len(), 1);
+}
+
+/// Hears errors, as a subscriber of `tracing`.
+struct Errors(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Fields(String);
+        impl tracing::field::Visit for Fields {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+                let _infallible = write!(self.0, "{field}={value:?} ");
+            }
+        }
+        let mut fields = Fields(String::new());
+        event.record(&mut fields);
+        self.0.lock().push(fields.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_saga_is_an_error_in_the_log() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let _listening = tracing::subscriber::set_default(Errors(Arc::clone(&told)));
+    let world = World::new();
+    world.script("notify", Operation::Action, &[Answer::Rejected]);
+    let executor = executor(MemoryStore::default(), &world).await;
+    let saga = executor.start(Start::of("checkout")).await.expect("begun");
+    executor.settled(saga).await.expect("parked");
+    let told = told.lock();
+    let [line] = &told[..] else {
+        panic!("one line, not {told:?}");
+    };
+    for part in [&*format!("saga={saga}"), "step=notify", "op=action"] {
+        assert!(line.contains(part), "{line} names {part}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use http::{Method, StatusCode};
 use orchestra_core::{ServiceName, TraceContext};
 use orchestra_saga::{
-    BarrierCall, Call, Caller, Definition, ErrorKind, Executor, MemoryStore, Start, Status,
-    StepCall, StepOutcome, StepRequest,
+    BarrierCall, Call, Caller, Definition, ErrorKind, Executor, Failure, MemoryStore, Start,
+    Status, StepCall, StepOutcome, StepRequest,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -112,6 +112,72 @@ async fn a_missing_member_or_a_dot_segment_sends_nothing() {
         );
         assert_eq!(caller.seen.lock().len(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_needs_an_output_that_nobody_heard_is_parked_and_says_why() {
+    let caller = Recording::new(StepOutcome::Unknown("no answer".to_owned()));
+    let builder = Executor::builder(MemoryStore::default()).definition(definition());
+    let executor = builder.caller(caller.clone()).build().await.expect("built");
+    let start = Start::of("declared").input(&json!({ "item": "a", "count": 1 }));
+    let saga = executor.start(start.expect("json")).await.expect("started");
+    let view = executor.settled(saga).await.expect("parked");
+    assert_eq!(view.status, Status::Parked);
+    let said = view.steps.first().and_then(|step| step.reason.clone());
+    let wanted = "`output.hold` is missing: what the action returned is not known";
+    assert!(said.is_some_and(|said| said.ends_with(wanted)));
+    assert!(
+        caller
+            .seen
+            .lock()
+            .iter()
+            .all(|sent| sent.method == Method::POST)
+    );
+}
+
+#[test]
+fn a_document_that_is_wrong_says_what_it_needs() {
+    let step = json!({ "name": "pay", "service": "bank", "method": "POST", "endpoint": "/pay" });
+    for (member, value, wanted) in [
+        (
+            "kind",
+            Value::Null,
+            "neither a compensation nor a kind: pivot, retriable or read_only",
+        ),
+        (
+            "backoff",
+            json!("exponential"),
+            "a growth (fixed, linear, exponential or decorrelated)",
+        ),
+        (
+            "probe",
+            json!({ "service": "bank", "method": "GET", "endpoint": "/pay", "retries": 2 }),
+            "its probe has a timeout, retries or backoff",
+        ),
+    ] {
+        let mut step = step.clone();
+        step[member] = value;
+        let document = json!({ "id": "d", "version": "1", "steps": [step] });
+        let error = Definition::from_json(&document.to_string()).expect_err(wanted);
+        assert_eq!(error.kind(), ErrorKind::InvalidDefinition);
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+}
+
+#[test]
+fn an_outcome_is_the_result_of_a_typed_step() {
+    let http = |status, body: &[u8]| StepOutcome::from_http(status, None, body);
+    let done = http(StatusCode::OK, b"[7]").into_result::<Vec<u32>>();
+    assert_eq!(done, Ok(vec![7]));
+    let nothing = http(StatusCode::NO_CONTENT, b"").into_result::<()>();
+    assert_eq!(nothing, Ok(()));
+    let refused = http(StatusCode::CONFLICT, b"late").into_result::<u32>();
+    assert!(matches!(refused, Err(Failure::Rejected(_))));
+    let lost = http(StatusCode::BAD_GATEWAY, b"").into_result::<u32>();
+    assert!(matches!(lost, Err(Failure::Unknown(_))));
+    // It took effect: an answer that cannot be read is no refusal.
+    let unread = http(StatusCode::OK, b"[7]").into_result::<u32>();
+    assert!(matches!(unread, Err(Failure::Unknown(_))));
 }
 
 #[tokio::test]
