@@ -60,12 +60,17 @@ impl Branch {
                 lease.keep();
                 return Err(Failure::rejected(reason));
             }
-            Err(Abort::Database(error)) => {
+            Err(undo) => {
                 drop(inner);
                 if ManuallyDrop::into_inner(tx).rollback().await.is_ok() {
                     lease.keep();
                 }
-                return Err(undone(&error));
+                return Err(match undo {
+                    Abort::Database(error) => undone(&error),
+                    Abort::Rejected(reason) | Abort::Retryable(reason) => {
+                        Failure::retryable(reason)
+                    }
+                });
             }
         };
         inner.commit().await.map_err(|e| undone(&e))?;
