@@ -257,20 +257,22 @@ impl JournalStore {
     /// lock. Later writes fail. An error says that something handed in may not be durable, or that there is
     /// no checkpoint and the next start reads more; the lock is released all the same.
     pub async fn close(&self) -> Result<()> {
-        let core = Arc::clone(&self.handle.core);
-        let threads = std::mem::take(&mut *self.handle.threads.lock());
+        let handle = Arc::clone(&self.handle);
         blocking(move || {
+            let core = &handle.core;
             core.stop();
+            // Held to the end: whoever closes a second time must not release the lock of the first.
+            let mut threads = handle.threads.lock();
             let mut panicked = false;
             let running = !threads.is_empty();
-            for thread in threads {
+            for thread in threads.drain(..) {
                 panicked |= thread.join().is_err();
             }
             let closed = if panicked {
                 let message = format!("saga store {}: a thread panicked", core.dir().display());
                 Err(Error::new(ErrorKind::Store, message))
             } else if running {
-                compact::checkpoint(&core)
+                compact::checkpoint(core)
             } else {
                 Ok(())
             };

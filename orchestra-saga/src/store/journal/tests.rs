@@ -1,5 +1,6 @@
 //! What happens when: on a disk that fails in every way a disk fails.
 
+mod closing;
 mod crashing;
 mod failing;
 mod model;
