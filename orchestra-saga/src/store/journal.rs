@@ -74,8 +74,8 @@ use frame::{Draft, Header, Purge};
 use group::Ticket;
 use place::Place;
 
-/// Sagas of one frame that forgets.
-const PURGED_AT_ONCE: usize = 1024;
+/// Sagas of one frame that forgets: a few such frames find room in the reserve.
+const PURGED_AT_ONCE: usize = 256;
 
 /// How a [`JournalStore`] divides its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -625,7 +625,12 @@ impl SagaStore for JournalStore {
         let ended = blocking(move || Ok(Self::ended(&core, claim, before, limit))).await?;
         let mut purged = 0;
         for entries in ended.chunks(PURGED_AT_ONCE) {
-            purged += self.bury(claim, entries.to_vec()).await?;
+            match self.bury(claim, entries.to_vec()).await {
+                Ok(count) => purged += count,
+                // The reserve is used up: what is purged gives room for the rest.
+                Err(error) if error.kind() == ErrorKind::Full && purged > 0 => break,
+                Err(error) => return Err(error),
+            }
         }
         if purged > 0 {
             let core = self.core();

@@ -4,6 +4,7 @@ mod closing;
 mod crashing;
 mod failing;
 mod model;
+mod room;
 mod sim;
 mod tearing;
 
