@@ -74,8 +74,8 @@ use frame::{Draft, Header, Purge};
 use group::Ticket;
 use place::Place;
 
-/// Sagas of one frame that forgets.
-const PURGED_AT_ONCE: usize = 1024;
+/// Sagas of one frame that forgets: a few such frames find room in the reserve.
+const PURGED_AT_ONCE: usize = 256;
 
 /// How a [`JournalStore`] divides its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,20 +257,22 @@ impl JournalStore {
     /// lock. Later writes fail. An error says that something handed in may not be durable, or that there is
     /// no checkpoint and the next start reads more; the lock is released all the same.
     pub async fn close(&self) -> Result<()> {
-        let core = Arc::clone(&self.handle.core);
-        let threads = std::mem::take(&mut *self.handle.threads.lock());
+        let handle = Arc::clone(&self.handle);
         blocking(move || {
+            let core = &handle.core;
             core.stop();
+            // Held to the end: whoever closes a second time must not release the lock of the first.
+            let mut threads = handle.threads.lock();
             let mut panicked = false;
             let running = !threads.is_empty();
-            for thread in threads {
+            for thread in threads.drain(..) {
                 panicked |= thread.join().is_err();
             }
             let closed = if panicked {
                 let message = format!("saga store {}: a thread panicked", core.dir().display());
                 Err(Error::new(ErrorKind::Store, message))
             } else if running {
-                compact::checkpoint(&core)
+                compact::checkpoint(core)
             } else {
                 Ok(())
             };
@@ -623,7 +625,12 @@ impl SagaStore for JournalStore {
         let ended = blocking(move || Ok(Self::ended(&core, claim, before, limit))).await?;
         let mut purged = 0;
         for entries in ended.chunks(PURGED_AT_ONCE) {
-            purged += self.bury(claim, entries.to_vec()).await?;
+            match self.bury(claim, entries.to_vec()).await {
+                Ok(count) => purged += count,
+                // The reserve is used up: what is purged gives room for the rest.
+                Err(error) if error.kind() == ErrorKind::Full && purged > 0 => break,
+                Err(error) => return Err(error),
+            }
         }
         if purged > 0 {
             let core = self.core();

@@ -23,6 +23,11 @@ struct Term {
     until: Option<Instant>,
 }
 
+/// When a term from now ends; none if that is later than the clock counts, which is never.
+fn end_of(term: Duration) -> Option<Instant> {
+    Instant::now().checked_add(term)
+}
+
 impl Terms {
     /// Whether a lease may begin.
     pub(super) fn is_free(&self, partition: Partition) -> bool {
@@ -36,7 +41,7 @@ impl Terms {
         let term = Term {
             owner: Arc::from(owner),
             epoch: claim.epoch,
-            until: term.map(|term| Instant::now() + term),
+            until: term.and_then(end_of),
         };
         let mut terms = self.0.lock();
         // Of two that began at once the later has it.
@@ -66,7 +71,7 @@ impl Terms {
         let mut terms = self.0.lock();
         let held = terms.get_mut(&claim.partition);
         match held.filter(|held| held.epoch == claim.epoch) {
-            Some(held) => held.until = Some(Instant::now() + term),
+            Some(held) => held.until = end_of(term),
             None => return Err(lost(claim)),
         }
         Ok(())

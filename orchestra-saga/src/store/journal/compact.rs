@@ -10,6 +10,8 @@
 //! Only segments before the older of the two checkpoints are rewritten: whichever of the two a start
 //! uses, the log after it is whole.
 
+use std::time::Duration;
+
 use super::checkpoint::{self, Checkpoint};
 use super::core::{Core, State};
 use super::frame::{self, Header, Kind};
@@ -23,12 +25,16 @@ const BATCH: usize = 256;
 const MOST_WARMED: u64 = 512 << 20;
 /// And at a time.
 const TOUCHED: u32 = 1 << 20;
+/// How soon what failed is tried again, twice as long each time.
+const SOONEST: Duration = Duration::from_millis(100);
+const LATEST: Duration = Duration::from_secs(60);
 /// So many segments with little in them become one even if nothing is dead.
 const MANY: usize = 8;
 
 /// Takes checkpoints and gives room back when asked, until the store stops.
 pub(super) fn keep(core: &Core) {
     warm(core);
+    let mut pause = SOONEST;
     let mut state = core.state();
     while !state.stopping && state.poison.is_none() {
         if !std::mem::take(&mut state.wants_keeping) {
@@ -37,10 +43,18 @@ pub(super) fn keep(core: &Core) {
         }
         drop(state);
         let kept = tidy(core);
-        if let Err(error) = kept {
+        if let Err(error) = &kept {
             tracing::warn!(%error, "the saga journal could not be compacted; it goes on growing");
         }
         state = core.state();
+        if kept.is_ok() {
+            pause = SOONEST;
+        } else if !state.stopping {
+            // On a full disk nobody else may ever ask.
+            let _timed_out = core.keeping.wait_for(&mut state, pause);
+            pause = (pause * 2).min(LATEST);
+            state.wants_keeping = true;
+        }
     }
 }
 
@@ -86,7 +100,9 @@ fn touch(core: &Core, name: Name) -> Result<()> {
 /// Takes a checkpoint and gives back what room there is to give.
 pub(super) fn tidy(core: &Core) -> Result<()> {
     let _one_at_a_time = core.tidying.lock();
-    checkpoint(core).and_then(|()| compact(core))
+    let checkpointed = checkpoint(core);
+    // What nobody needs goes all the same: there may be no room for a checkpoint before.
+    compact(core).and(checkpointed)
 }
 
 /// Writes down what is known, unless nothing has changed.
@@ -135,11 +151,19 @@ impl State {
         else {
             return Vec::new();
         };
+        let full = self.log.table.iter();
+        let full = full.take_while(|segment| segment.name.last < oldest.segment());
+        // Those that nobody needs go first: that takes no room.
+        let dead = full.clone().skip_while(|segment| segment.live > 0);
+        let dead: Vec<_> = dead
+            .take_while(|segment| segment.live == 0)
+            .copied()
+            .collect();
+        if !dead.is_empty() {
+            return dead;
+        }
         let mut run: Vec<Segment> = Vec::new();
-        for segment in self.log.table.iter() {
-            if segment.name.last >= oldest.segment() {
-                break;
-            }
+        for segment in full {
             let live: u64 = run.iter().map(|segment| segment.live).sum();
             let sparse = segment.live * 2 <= segment.total;
             let small = segment.live * 4 <= room;
@@ -192,17 +216,16 @@ fn rewrite(core: &Core, run: &[Segment]) -> Result<()> {
         last: last.name.last,
         generation: generations.max().unwrap_or_default() + 1,
     };
-    let mut packer = Packer::begin(&*core.disk, core.dir(), name)?;
-    let packed = fill(core, run, &mut packer).and_then(|total| {
-        if total > 0 {
-            packer.publish()?;
-        }
+    let mut packer = None;
+    let packed = fill(core, run, name, &mut packer).and_then(|total| {
+        packer.as_ref().map_or(Ok(()), Packer::publish)?;
         Ok(total)
     });
-    let total = packed.inspect_err(|_error| packer.abandon())?;
-    if total == 0 {
-        packer.abandon();
-    }
+    let total = packed.inspect_err(|_error| {
+        if let Some(packer) = &packer {
+            packer.abandon();
+        }
+    })?;
     let mut state = core.state();
     let mut live = 0;
     for segment in run {
@@ -224,8 +247,14 @@ fn rewrite(core: &Core, run: &[Segment]) -> Result<()> {
     Ok(())
 }
 
-/// Writes what somebody needs. Returns how many bytes that is.
-fn fill(core: &Core, run: &[Segment], packer: &mut Packer<'_>) -> Result<u64> {
+/// Writes what somebody needs, to a file that there is only if somebody does: on a full disk none can be
+/// made. Returns how many bytes that is.
+fn fill<'a>(
+    core: &'a Core,
+    run: &[Segment],
+    name: Name,
+    packer: &mut Option<Packer<'a>>,
+) -> Result<u64> {
     for segment in run {
         let opened = core.files.open(segment.name)?;
         let mut window = Window::new(std::sync::Arc::clone(&opened.file));
@@ -253,13 +282,18 @@ fn fill(core: &Core, run: &[Segment], packer: &mut Packer<'_>) -> Result<u64> {
                 if lives {
                     let bytes = window.bytes(u64::from(at), header.length as usize);
                     let bytes = bytes.map_err(|source| opened.failed("reading", source))?;
-                    packer.push(header.place, bytes)?;
+                    if packer.is_none() {
+                        *packer = Some(Packer::begin(&*core.disk, core.dir(), name)?);
+                    }
+                    if let Some(packer) = packer {
+                        packer.push(header.place, bytes)?;
+                    }
                 }
                 at += header.length;
             }
         }
     }
-    let total = packer.finish()?;
+    let total = packer.as_mut().map_or(Ok(0), Packer::finish)?;
     // What made frames needless must last before they go.
     let decided: Place = core.state().tail;
     core.wait_durable(decided)?;

@@ -167,7 +167,10 @@ impl Replay<'_> {
     fn take_files(&mut self, begin: Place) -> Result<()> {
         let names = self.names.clone();
         for name in &names {
-            if names.iter().any(|other| name.is_replaced_by(*other)) {
+            let by = names.iter().find(|other| name.is_replaced_by(**other));
+            if let Some(by) = by {
+                // A name alone replaces nothing.
+                let _sound = self.open(*by)?;
                 remove(self.disk, &self.path(*name))?;
                 self.names.remove(name);
             }

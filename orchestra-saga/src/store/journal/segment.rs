@@ -100,7 +100,7 @@ impl Table {
         self.0.remove(&first);
     }
 
-    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Segment> + Clone {
         self.0.values()
     }
 

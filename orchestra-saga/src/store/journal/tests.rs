@@ -1,8 +1,10 @@
 //! What happens when: on a disk that fails in every way a disk fails.
 
+mod closing;
 mod crashing;
 mod failing;
 mod model;
+mod room;
 mod sim;
 mod tearing;
 

@@ -133,8 +133,12 @@ fn prepare(core: &Core) {
         }
         let number = state.tail.segment() + 1;
         let capacity = core.config.room();
+        let again = state.no_room.is_some();
         drop(state);
+        // What it writes before it finds the disk full must not be missing where room is given back.
+        let alone = again.then(|| core.tidying.lock());
         let prepared = segment::prepare(&*core.disk, core.dir(), number, capacity);
+        drop(alone);
         state = core.state();
         let failure = match prepared {
             Ok(file) => {
@@ -152,6 +156,9 @@ fn prepare(core: &Core) {
                 let known = state.no_room.replace(poison).is_some();
                 if !known {
                     report(&error);
+                    // What was purged before a crash may give some.
+                    state.wants_keeping = true;
+                    core.keeping.notify_one();
                 }
                 true
             }

@@ -231,3 +231,21 @@ async fn a_closed_store_knows_that_its_last_group_was_whole() {
     ));
     halt(&store);
 }
+
+#[tokio::test]
+async fn a_file_that_only_claims_to_replace_segments_replaces_none() {
+    let (sim, _ledger) = written().await;
+    let name = Name {
+        first: 1,
+        last: u32::MAX,
+        generation: 1,
+    };
+    let path = directory().join(name.file());
+    let disk: &dyn crate::store::journal::disk::Disk = &sim;
+    let file = disk.create(&path).expect("created");
+    file.write_at(b"half a copy", 0).expect("written");
+    let before = sim.paths();
+    let refused = recovered(&sim).expect_err("it makes no sense");
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    assert_eq!(sim.paths(), before, "nothing was removed");
+}
