@@ -8,6 +8,8 @@ pub mod config;
 pub mod conformance;
 pub mod definition;
 pub mod diagram;
+#[cfg(feature = "postgres")]
+mod dial;
 pub mod error;
 pub mod event;
 pub mod executor;

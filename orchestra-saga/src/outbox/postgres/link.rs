@@ -1,27 +1,16 @@
-use std::sync::Arc;
+use std::future::Future;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::failed;
+use crate::dial::{Dial, Session};
 use crate::error::{Error, ErrorKind, Result};
-
-type Driver = BoxFuture<'static, ()>;
-type Connecting = BoxFuture<'static, Result<(Client, Driver), tokio_postgres::Error>>;
 
 /// A connection that is made when it is needed, and made again when it is lost.
 pub(super) struct Link {
-    connect: Arc<dyn Fn() -> Connecting + Send + Sync>,
-    open: Mutex<Option<Open>>,
-}
-
-/// A connection and the task that drives it, which ends with it.
-struct Open {
-    client: Client,
-    _driver: JoinSet<()>,
+    dial: Dial,
+    open: Mutex<Option<Session>>,
 }
 
 impl Link {
@@ -30,21 +19,8 @@ impl Link {
         F: Future<Output = Result<(Client, D), tokio_postgres::Error>> + Send + 'static,
         D: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
     {
-        let connect = move || {
-            let connecting = connect();
-            let driven = async move {
-                let (client, driver) = connecting.await?;
-                let driver = driver.map(|ended| {
-                    if let Err(error) = ended {
-                        tracing::warn!(%error, "the connection of the outbox was lost");
-                    }
-                });
-                Ok((client, driver.boxed()))
-            };
-            driven.boxed()
-        };
         Self {
-            connect: Arc::new(connect),
+            dial: Dial::new("outbox", connect),
             open: Mutex::default(),
         }
     }
@@ -54,21 +30,15 @@ impl Link {
         let mut open = self.open.lock().await;
         if open.as_ref().is_none_or(|open| open.client.is_closed()) {
             *open = None;
-            let connected = (self.connect)().await;
-            let (client, driver) = connected.map_err(|source| failed("connecting", source))?;
-            let mut task = JoinSet::new();
-            task.spawn(driver);
-            *open = Some(Open {
-                client,
-                _driver: task,
-            });
+            let opened = self.dial.open().await;
+            *open = Some(opened.map_err(|source| failed("connecting", source))?);
         }
         Ok(Held(open))
     }
 }
 
 /// The connection while it is in use.
-pub(super) struct Held<'a>(MutexGuard<'a, Option<Open>>);
+pub(super) struct Held<'a>(MutexGuard<'a, Option<Session>>);
 
 impl Held<'_> {
     pub(super) fn client(&mut self) -> Result<&mut Client> {

@@ -2,32 +2,21 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::failed;
+use crate::dial::{Dial, Session};
 use crate::error::{Error, ErrorKind, Result};
-
-type Driver = BoxFuture<'static, ()>;
-type Connecting = BoxFuture<'static, Result<(Client, Driver), tokio_postgres::Error>>;
 
 /// Connections that are made when they are needed.
 pub(super) struct Pool {
-    connect: Box<dyn Fn() -> Connecting + Send + Sync>,
+    dial: Dial,
     idle: Mutex<Vec<Session>>,
     permits: Semaphore,
     /// For what has to be there before a transaction is prepared.
     aside: tokio::sync::Mutex<Option<Arc<Session>>>,
-}
-
-/// A connection and the task that drives it, which ends with it.
-pub(super) struct Session {
-    pub(super) client: Client,
-    _driver: JoinSet<()>,
 }
 
 impl Pool {
@@ -39,21 +28,8 @@ impl Pool {
         F: Future<Output = Result<(Client, D), tokio_postgres::Error>> + Send + 'static,
         D: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
     {
-        let connect = move || {
-            let connecting = connect();
-            let driven = async move {
-                let (client, driver) = connecting.await?;
-                let driver = driver.map(|ended| {
-                    if let Err(error) = ended {
-                        tracing::warn!(%error, "a connection for two-phase commit was lost");
-                    }
-                });
-                Ok((client, driver.boxed()))
-            };
-            driven.boxed()
-        };
         Self {
-            connect: Box::new(connect),
+            dial: Dial::new("two-phase commit", connect),
             idle: Mutex::default(),
             permits: Semaphore::new(connections.get().min(Semaphore::MAX_PERMITS)),
             aside: tokio::sync::Mutex::default(),
@@ -61,14 +37,8 @@ impl Pool {
     }
 
     async fn open(&self) -> Result<Session> {
-        let connected = (self.connect)().await;
-        let (client, driver) = connected.map_err(|source| failed("connecting", source))?;
-        let mut task = JoinSet::new();
-        task.spawn(driver);
-        Ok(Session {
-            client,
-            _driver: task,
-        })
+        let opened = self.dial.open().await;
+        opened.map_err(|source| failed("connecting", source))
     }
 
     /// A connection for one caller. It is closed at the end unless it is given back.
