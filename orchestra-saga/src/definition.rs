@@ -18,6 +18,8 @@ mod waiting;
 
 pub use builder::Builder;
 pub(crate) use children::Children;
+#[cfg(feature = "postgres")]
+pub(crate) use confirm::CONFIRM;
 pub use handle::{Edges, Handle, Inputs};
 pub use step::StepBuilder;
 

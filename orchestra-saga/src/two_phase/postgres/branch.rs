@@ -9,6 +9,7 @@ use tokio_postgres::error::SqlState;
 use super::gid::Key;
 use super::rows::{Record, is_lock_timeout};
 use super::{Abort, DISABLED, Database, PATIENCE, ROUNDS, Work, lost, reason, undone};
+use crate::definition::CONFIRM;
 use crate::id::StepName;
 use crate::payload::Payload;
 use crate::step::{Call, Failure};
@@ -16,9 +17,6 @@ use crate::two_phase::Participant;
 
 /// Back to what the session has.
 const IMPATIENCE_OVER: &str = "SET LOCAL lock_timeout TO DEFAULT";
-/// What the name of a second phase adds to that of its step.
-const SECOND: &str = ".confirm";
-
 /// The part of a saga's transaction that one database does (*branch*, as X/Open's XA calls it).
 #[derive(Clone)]
 pub struct Branch {
@@ -131,7 +129,7 @@ impl Participant for Branch {
     async fn commit(&self, call: &Call) -> Result<(), Failure> {
         let mut key = Key::of(call);
         // The second phase is a step of its own, with a name of its own.
-        if let Some(step) = call.step.as_str().strip_suffix(SECOND)
+        if let Some(step) = call.step.as_str().strip_suffix(CONFIRM)
             && let Ok(step) = StepName::new(step)
         {
             key.step = step;
