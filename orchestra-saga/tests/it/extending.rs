@@ -458,6 +458,55 @@ async fn an_operator_resolves_or_skips_what_is_parked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_never_given_up_is_not_resolved_as_not_applied() {
+    let mut forward = orchestra_saga::Config::default();
+    forward.compensation.is_enabled = false;
+    for (id, config) in [
+        ("retriable", orchestra_saga::Config::default()),
+        ("forward", forward),
+    ] {
+        let mut d = Definition::builder(id, "1").config(&config);
+        let asked = Arc::<AtomicU32>::default();
+        let step = d.step("only", (), move |_: Call, (): ()| {
+            let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                if first {
+                    Err(Failure::retryable("down"))
+                } else {
+                    Ok(5)
+                }
+            }
+        });
+        let step = step.retry(quick(0));
+        if id == "retriable" {
+            step.retriable();
+        } else {
+            step.read_only();
+        }
+        let executor = executor([d.build().expect("valid")]).await;
+        let saga = executor.start(Start::of(id)).await.expect("started");
+        let parked = executor.settled(saga).await.expect("parked");
+        assert_eq!(parked.status, Status::Parked, "{id}");
+        let only = StepName::new("only").expect("valid");
+        let given_up = executor
+            .resolve(
+                saga,
+                &only,
+                Operation::Action,
+                Resolution::NotApplied,
+                ada(),
+            )
+            .await;
+        assert!(
+            !given_up.expect("told"),
+            "{id}: it would stand still for ever"
+        );
+        let view = executor.wait(saga).await.expect("ended");
+        assert_eq!(view.output("only"), Some(&json!(5).into()), "{id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_compensation_that_cannot_be_done_is_skipped_by_hand() {
     let mut d = Definition::builder("stuck", "1");
     let first = d
