@@ -48,6 +48,9 @@ pub enum Decision {
 ///    `rollback` of what was never prepared is `Ok`, and a `prepare` that comes after it is refused;
 /// 4. `commit` and `rollback` do not refuse.
 ///
+/// `commit` is a step of its own, named after the first with `.confirm` at the end, and after a save-point its
+/// iteration may be another: it means what the saga and step prepared last.
+///
 /// Cancel: a phase whose deadline passes is dropped, and asked again.
 #[async_trait]
 pub trait Participant: fmt::Debug + Send + Sync {
