@@ -18,11 +18,16 @@ async fn charge(_: Call, (_pieces, _hold): (u32, String)) -> Result<(), Failure>
     Ok(())
 }
 
-fn main() -> orchestra_saga::Result<()> {
+pub(crate) fn main() -> orchestra_saga::Result<()> {
     let mut d = Definition::builder("checkout", "1");
     let pieces = d.input::<u32>();
     let hold = d.step("reserve", pieces, reserve).compensate(release);
-    let other = d.step("another", pieces, reserve).after(hold).confirm(keep, release);
-    d.step("charge", (pieces, other), charge).after(hold).pivot();
+    let other = d
+        .step("another", pieces, reserve)
+        .after(hold)
+        .confirm(keep, release);
+    d.step("charge", (pieces, other), charge)
+        .after(hold)
+        .pivot();
     d.build().map(drop)
 }
