@@ -38,6 +38,7 @@ use crate::event::{Event, Operator, Recorded, Resolution};
 use crate::executor::Start;
 use crate::id::{Epoch, SagaId, StepName, Version};
 use crate::payload::Payload;
+use crate::step::call::Attempt;
 use crate::step::{Applied, Call, Heart, Operation, StepOutcome};
 use crate::two_phase::Decision;
 
@@ -308,6 +309,18 @@ impl Machine {
 
     /// The call of a `…_scheduled` event that has been applied.
     pub fn call(&self, event: &Event, epoch: Epoch, now: Timestamp) -> Option<Call> {
+        let attempt = self.attempt(event, epoch, now, Heart::default())?;
+        Some(Call::new(attempt))
+    }
+
+    /// As [`Machine::call`], with somebody who hears heartbeats.
+    pub(crate) fn attempt(
+        &self,
+        event: &Event,
+        epoch: Epoch,
+        now: Timestamp,
+        heart: Heart,
+    ) -> Option<Attempt> {
         let (op, attempt, key, deadline, applied) = match event {
             Event::StepScheduled {
                 attempt,
@@ -343,21 +356,23 @@ impl Machine {
             _ => return None,
         };
         let step = event.step()?;
-        let state = self.state.step(self.definition.index_of(step)?);
+        let number = self.definition.index_of(step)?;
+        let state = self.state.step(number);
         let output = match op {
             Operation::Action | Operation::Probe => None,
             Operation::Compensation => state.output.clone(),
         };
-        Some(Call {
+        Some(Attempt {
             saga: self.saga,
             definition: Arc::clone(&self.definition.id),
             step: step.clone(),
             op,
             attempt: *attempt,
             key,
+            number,
             iteration: state.iteration,
             details: state.details.clone(),
-            heart: Heart::default(),
+            heart,
             epoch,
             deadline: *deadline,
             budget: deadline.since(now),

@@ -202,11 +202,10 @@ impl Shared {
                 Error::new(ErrorKind::Overloaded, "too many requests at once").of(saga)
             });
         }
-        let inbox = Arc::new(Mailbox::default());
+        let inbox = Arc::new(Mailbox::of(letter));
         running.insert(saga, Arc::clone(&inbox));
         drop(running);
-        let first = First::Letter(letter);
-        self.track(drive::drive(Arc::clone(self), saga, inbox, ticket, first));
+        self.track(drive::drive(Arc::clone(self), saga, inbox, ticket, First::Again));
         Ok(())
     }
 
@@ -215,6 +214,12 @@ impl Shared {
         // A full mailbox means that the saga runs.
         let wake = Letter::silent(Input::Wake);
         drop(self.deliver(saga, wake, Ticket::NotNeeded));
+    }
+
+    /// Lets every saga that runs see that the executor stops.
+    pub(super) fn rouse_all(&self) {
+        let running: Vec<_> = self.running.lock().values().cloned().collect();
+        running.iter().for_each(|mailbox| mailbox.rouse());
     }
 
     pub(super) fn track(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -1,6 +1,7 @@
 //! One attempt, and the headers that carry it.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,10 +72,14 @@ pub enum Applied {
     Unknown,
 }
 
-/// One attempt of one operation of one step.
+/// One attempt of one operation of one step, shared: a clone costs nothing.
+#[derive(Clone, PartialEq)]
+pub struct Call(Arc<Attempt>);
+
+/// What a [`Call`] says.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Call {
+pub struct Attempt {
     /// The saga.
     pub saga: SagaId,
     /// The definition's id.
@@ -106,7 +111,23 @@ pub struct Call {
     pub applied: Applied,
     /// How far an earlier attempt came, by its last [`Call::heartbeat`].
     pub details: Option<Payload>,
+    /// The number of the step in its definition.
+    pub(crate) number: u32,
     pub(crate) heart: Heart,
+}
+
+impl Deref for Call {
+    type Target = Attempt;
+
+    fn deref(&self) -> &Attempt {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// Where heartbeats of a call go.
@@ -116,7 +137,7 @@ pub(crate) struct Heart(Option<Arc<dyn Beat>>);
 /// Hears heartbeats.
 #[async_trait]
 pub(crate) trait Beat: Send + Sync {
-    async fn beat(&self, details: Payload) -> Result<()>;
+    async fn beat(self: Arc<Self>, call: &Call, details: Payload) -> Result<()>;
 }
 
 impl Heart {
@@ -139,6 +160,16 @@ impl fmt::Debug for Heart {
 }
 
 impl Call {
+    pub(crate) fn new(attempt: Attempt) -> Self {
+        Self(Arc::new(attempt))
+    }
+
+    /// As another attempt, while nobody else has it.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn edit(&mut self) -> &mut Attempt {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// Says that the attempt is alive, and how far it has come: the next attempt finds the last of it in
     /// [`Call::details`]. Returns once it is durable, so not more often than it is worth an append.
     ///
@@ -149,7 +180,7 @@ impl Call {
             Error::new(ErrorKind::InvalidInput, message).caused_by(source)
         })?;
         match &self.heart.0 {
-            Some(heart) => heart.beat(details).await,
+            Some(heart) => Arc::clone(heart).beat(self, details).await,
             None => Ok(()),
         }
     }
