@@ -13,7 +13,7 @@ use crate::definition::{Body, Definition};
 use crate::error::Result;
 use crate::machine::Input;
 use crate::payload::Payload;
-use crate::step::{Beat, Call, Operation, StepCall, StepOutcome};
+use crate::step::{Beat, Call, Operation, Step, StepCall, StepOutcome};
 
 /// Begins a call.
 pub(super) fn begin(
@@ -36,45 +36,67 @@ pub(super) fn begin(
         op = %call.op,
         attempt = call.attempt,
     );
-    let answer = answer(Arc::clone(shared), Arc::clone(definition), call.clone());
+    let answer = answer(shared, definition, call.clone());
     let answer = if span.is_disabled() {
-        answer.boxed()
+        answer
     } else {
         answer.instrument(span).boxed()
     };
     Running::new(call, now, silence, answer)
 }
 
-async fn answer(shared: Arc<Shared>, definition: Arc<Definition>, call: Call) -> StepOutcome {
+fn answer(
+    shared: &Arc<Shared>,
+    definition: &Arc<Definition>,
+    call: Call,
+) -> BoxFuture<'static, StepOutcome> {
     let spec = definition.spec(call.number);
     let body = match call.op {
         Operation::Action => Some(&spec.action),
         Operation::Compensation => spec.compensation.as_ref(),
         Operation::Probe => spec.probe.as_ref(),
     };
-    let answer = match (body, call.op) {
-        (Some(Body::Code(step)), Operation::Action) => step.act(&call),
-        (Some(Body::Code(step)), Operation::Compensation) => step.compensate(&call),
-        (Some(Body::Code(step)), Operation::Probe) => step.probe(&call),
-        (Some(Body::Request(request)), _) => send(&shared, request, &call),
-        (Some(Body::Children(starts)), Operation::Compensation) => {
-            children::revoke(&shared, &**starts, &call).boxed()
+    match body {
+        Some(Body::Code(step)) => ask(Arc::clone(step), call).boxed(),
+        Some(Body::Request(request)) => send(shared, request, &call),
+        Some(Body::Children(starts)) => {
+            let (shared, starts) = (Arc::clone(shared), Arc::clone(starts));
+            async move {
+                match call.op {
+                    Operation::Compensation => children::revoke(&shared, &*starts, &call).await,
+                    _ => children::run(&shared, &*starts, &call).await,
+                }
+            }
+            .boxed()
         }
-        (Some(Body::Children(starts)), _) => children::run(&shared, &**starts, &call).boxed(),
-        (Some(Body::Timer(_) | Body::Signal(..)) | None, op) => {
-            ready(StepOutcome::Rejected(format!("step {} has no {op}", call.step))).boxed()
+        Some(Body::Timer(_) | Body::Signal(..)) | None => {
+            refused(format!("step {} has no {}", call.step, call.op))
         }
+    }
+}
+
+async fn ask(step: Arc<dyn Step>, call: Call) -> StepOutcome {
+    let answer = match call.op {
+        Operation::Action => step.act(&call),
+        Operation::Compensation => step.compensate(&call),
+        Operation::Probe => step.probe(&call),
     };
     answer.await
 }
 
-fn send<'a>(shared: &'a Shared, request: &StepCall, call: &Call) -> BoxFuture<'a, StepOutcome> {
-    let refused = match (request.resolve(call), &shared.caller) {
-        (Ok(request), Some(caller)) => return caller.call(request),
-        (Ok(_), None) => "the executor has no caller".to_owned(),
-        (Err(reason), _) => format!("request cannot be made: {reason}"),
-    };
-    ready(StepOutcome::Rejected(refused)).boxed()
+fn send(shared: &Shared, request: &StepCall, call: &Call) -> BoxFuture<'static, StepOutcome> {
+    match (request.resolve(call), &shared.caller) {
+        (Ok(request), Some(caller)) => {
+            let caller = Arc::clone(caller);
+            async move { caller.call(request).await }.boxed()
+        }
+        (Ok(_), None) => refused("the executor has no caller".to_owned()),
+        (Err(reason), _) => refused(format!("request cannot be made: {reason}")),
+    }
+}
+
+fn refused(reason: String) -> BoxFuture<'static, StepOutcome> {
+    ready(StepOutcome::Rejected(reason)).boxed()
 }
 
 #[async_trait]

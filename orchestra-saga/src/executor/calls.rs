@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use orchestra_core::Timestamp;
@@ -22,9 +22,7 @@ const MAX_PANIC: usize = 256;
 pub(super) struct Calls {
     one: Option<Running>,
     more: Option<FuturesUnordered<Running>>,
-    /// Those that nobody waits for any longer.
-    late: Vec<Ended>,
-    /// No other one is late before.
+    /// None is late before.
     patience: Option<Timestamp>,
 }
 
@@ -78,13 +76,16 @@ impl Running {
         }
     }
 
-    /// As a call that may have been heard.
-    fn given_up(&self, now: Timestamp) -> Ended {
+    /// Nobody waits for the answer any longer, if it is late: the call may have been heard.
+    fn give_up_if_late(&mut self, now: Timestamp) {
+        if now < self.until {
+            return;
+        }
         let reason = match self.silence {
             Some(limit) if now < self.call.deadline => format!("no heartbeat within {limit:?}"),
             _ => format!("no answer within {:?}", self.call.budget),
         };
-        self.ended(StepOutcome::Unknown(reason))
+        self.answer = ready(StepOutcome::Unknown(reason)).boxed();
     }
 }
 
@@ -116,7 +117,7 @@ fn panicked(panic: &(dyn Any + Send)) -> String {
 
 impl Calls {
     pub(super) fn is_empty(&self) -> bool {
-        self.one.is_none() && self.more.is_none() && self.late.is_empty()
+        self.one.is_none() && self.more.is_none()
     }
 
     pub(super) fn push(&mut self, running: Running) {
@@ -130,9 +131,6 @@ impl Calls {
 
     /// The next call that has ended.
     pub(super) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
-        if let Some(late) = self.late.pop() {
-            return Poll::Ready(late);
-        }
         let mut ended = Poll::Pending;
         if let Some(one) = &mut self.one {
             ended = one.poll_unpin(context);
@@ -162,23 +160,26 @@ impl Calls {
         self.patience
     }
 
-    /// Drops those that nobody waits for any longer: they have ended.
+    /// Ends those that are late.
     pub(super) fn give_up(&mut self, now: Timestamp) {
-        let is_over = |running: &Running| running.until <= now;
         if self.patience.is_none_or(|earliest| now < earliest) {
             return;
         }
-        if let Some(one) = self.one.take_if(|one| is_over(one)) {
-            self.late.push(one.given_up(now));
+        if let Some(one) = &mut self.one {
+            one.give_up_if_late(now);
         }
-        if self.more.iter().flatten().any(is_over) {
-            let more = self.more.take().into_iter().flatten();
-            let (late, rest): (Vec<_>, Vec<_>) = more.partition(is_over);
-            self.late.extend(late.iter().map(|running| running.given_up(now)));
-            rest.into_iter().for_each(|running| self.push(running));
+        if self.more.iter().flatten().any(|running| running.until <= now) {
+            // Who is in it anew is looked at again.
+            let more = FuturesUnordered::new();
+            for mut running in self.more.take().into_iter().flatten() {
+                running.give_up_if_late(now);
+                more.push(running);
+            }
+            self.more = Some(more);
         }
         let all = self.one.iter().chain(self.more.iter().flatten());
-        self.patience = all.map(|running| running.until).min();
+        let rest = all.map(|running| running.until).filter(|until| *until > now);
+        self.patience = rest.min();
     }
 
     /// A heartbeat of an action has come.

@@ -77,100 +77,112 @@ pub(super) struct Birth {
 ///
 /// There is one such future for each saga that runs, so it holds little: what is large or rare is
 /// behind a pointer.
-pub(super) async fn drive(
-    shared: Arc<Shared>,
-    saga: SagaId,
-    inbox: Arc<Mailbox>,
-    mut ticket: Ticket,
-    first: First,
-) {
-    let mut task = Task {
-        shared,
-        saga,
-        inbox,
-        failures: 0,
-    };
-    if matches!(ticket, Ticket::Wanted) {
-        let permit = Box::pin(task.shared.permit()).await;
-        let Some(permit) = permit else {
-            // Letters of a stopping executor are dropped, which their senders see.
-            return task.leave();
+pub(super) fn drive(mut task: Task, first: First) -> impl Future<Output = ()> {
+    async move {
+        if matches!(task.ticket, Ticket::Wanted) {
+            match Box::pin(task.shared.permit()).await {
+                Some(permit) => task.ticket = Ticket::Held(permit),
+                // Letters of a stopping executor are dropped, which their senders see.
+                None => return task.leave(),
+            }
+        }
+        let mut next = match first {
+            First::Start(run, birth) => Box::pin(task.start(run, *birth)).await,
+            First::Again => Next::Read,
         };
-        ticket = Ticket::Held(permit);
+        loop {
+            next = match next {
+                Next::Run(mut run) => match run.go(&task.inbox).await {
+                    Ok(()) => task.rest(*run),
+                    Err(error) => Next::Failed(error),
+                },
+                Next::Read => Box::pin(task.read()).await,
+                Next::Failed(error) => Box::pin(task.failed(error)).await,
+                Next::Leave => return,
+            }
+        }
     }
-    if let First::Start(run, birth) = first
-        && task.start(run, birth).await
-    {
-        return;
-    }
-    while !task.recover().await {}
-    drop(ticket);
 }
 
-struct Task {
-    shared: Arc<Shared>,
-    saga: SagaId,
-    inbox: Arc<Mailbox>,
+/// What the task of a saga does next.
+enum Next {
+    Run(Box<Run>),
+    /// The log knows.
+    Read,
+    Failed(Error),
+    Leave,
+}
+
+pub(super) struct Task {
+    pub(super) shared: Arc<Shared>,
+    pub(super) saga: SagaId,
+    pub(super) inbox: Arc<Mailbox>,
+    pub(super) ticket: Ticket,
     failures: u32,
 }
 
 impl Task {
-    /// Makes the start durable and goes on. Whether the task is over.
-    async fn start(&mut self, mut run: Box<Run>, birth: Box<Birth>) -> bool {
-        let appended = run.append(&birth.batch).await;
-        let durable = birth.durable;
-        match appended {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        saga: SagaId,
+        inbox: Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Self {
+        Self {
+            shared,
+            saga,
+            inbox,
+            ticket,
+            failures: 0,
+        }
+    }
+
+    /// Makes the start durable.
+    async fn start(&mut self, mut run: Box<Run>, birth: Birth) -> Next {
+        let error = match run.append(&birth.batch).await {
             Ok(()) => {
                 // A caller who went away does not stop the saga.
-                let _gone = durable.send(Ok(()));
-                self.follow(run).await
+                let _gone = birth.durable.send(Ok(()));
+                return Next::Run(run);
             }
-            Err(error) => {
-                // After such an error it may be durable all the same; the log knows.
-                let refused = !matches!(error.kind(), ErrorKind::Store | ErrorKind::Busy);
-                if error.kind() == ErrorKind::Fenced {
-                    self.shared.fence(&error);
-                }
-                let _gone = durable.send(Err(error));
-                if refused {
-                    self.leave();
-                }
-                refused
-            }
+            Err(error) => error,
+        };
+        // After such an error it may be durable all the same; the log knows.
+        let refused = !matches!(error.kind(), ErrorKind::Store | ErrorKind::Busy);
+        if error.kind() == ErrorKind::Fenced {
+            self.shared.fence(&error);
         }
+        let _gone = birth.durable.send(Err(error));
+        if !refused {
+            return Next::Read;
+        }
+        self.leave();
+        Next::Leave
     }
 
-    /// Reads the saga from its log and goes on. Whether the task is over.
-    async fn recover(&mut self) -> bool {
-        match Box::pin(self.read()).await {
-            Ok(run) => self.follow(run).await,
-            Err(error) => Box::pin(self.failed(error)).await,
-        }
-    }
-
-    async fn read(&self) -> Result<Box<Run>> {
+    async fn read(&self) -> Next {
         let shared = &self.shared;
-        let machine = recovery::load(&*shared.store, self.saga, &shared.definitions).await?;
-        // A batch whose append failed may be durable: whoever waits learns of it here.
-        shared.changed(self.saga, Status::of(machine.state()));
-        Ok(Box::new(Run::new(Arc::clone(shared), machine, None)))
-    }
-
-    /// Whether the task is over.
-    async fn follow(&mut self, mut run: Box<Run>) -> bool {
-        match run.go(&self.inbox).await {
-            Ok(()) => {
-                run.tell_the_end();
-                self.leave_if_empty()
+        match recovery::load(&*shared.store, self.saga, &shared.definitions).await {
+            Ok(machine) => {
+                // A batch whose append failed may be durable: whoever waits learns of it here.
+                shared.changed(self.saga, Status::of(machine.state()));
+                Next::Run(Box::new(Run::new(Arc::clone(shared), machine, None)))
             }
-            Err(error) => {
-                drop(run);
-                Box::pin(self.failed(error)).await
-            }
+            Err(error) => Next::Failed(error),
         }
     }
 
-    async fn failed(&mut self, error: Error) -> bool {
+    /// The saga has nothing to do now.
+    fn rest(&mut self, mut run: Run) -> Next {
+        run.tell_the_end();
+        if self.leave_if_empty() {
+            Next::Leave
+        } else {
+            Next::Read
+        }
+    }
+
+    async fn failed(&mut self, error: Error) -> Next {
         match error.kind() {
             ErrorKind::Fenced => self.shared.fence(&error),
             ErrorKind::NotFound | ErrorKind::ForeignPartition => {}
@@ -180,11 +192,11 @@ impl Task {
             _ => return self.again(&error).await,
         }
         self.leave_for(&error);
-        true
+        Next::Leave
     }
 
-    /// Waits a little before the log is read again. Whether the executor stops instead.
-    async fn again(&mut self, error: &Error) -> bool {
+    /// Waits a little before the log is read again, unless the executor stops.
+    async fn again(&mut self, error: &Error) -> Next {
         tracing::warn!(saga = %self.saga, %error, "saga store failed; reading the saga again");
         let saga = self.saga;
         self.shared.tell(&Notice::StoreFailed { saga, error });
@@ -193,9 +205,9 @@ impl Task {
         tokio::select! {
             () = self.shared.stop.cancelled() => {
                 self.leave();
-                true
+                Next::Leave
             }
-            () = tokio::time::sleep(delay) => false,
+            () = tokio::time::sleep(delay) => Next::Read,
         }
     }
 
@@ -534,19 +546,5 @@ impl Run {
                 tracing::warn!(%saga, %error, "snapshot not kept");
             }
         }));
-    }
-}
-
-#[cfg(test)]
-mod sizes {
-    use super::*;
-    #[test]
-    fn print() {
-        fn size<F, A, B, C, D, E>(_: fn(A, B, C, D, E) -> F) -> usize { std::mem::size_of::<F>() }
-        eprintln!("drive {}", size(drive));
-        eprintln!("run {} machine {} calls {} state {} snapshots {}", size_of::<Run>(), size_of::<Machine>(), size_of::<Calls>(), size_of::<crate::machine::State>(), size_of::<Snapshots>());
-        eprintln!("step {} progress {}", size_of::<crate::machine::StepState>(), size_of::<crate::machine::Progress>());
-        eprintln!("event {} recorded {} append {} input {} letter {} heard {} ended {} error {} decided {}", size_of::<Event>(), size_of::<crate::event::Recorded>(), size_of::<Append>(), size_of::<Input>(), size_of::<Letter>(), size_of::<Heard>(), size_of::<Ended>(), size_of::<Error>(), size_of::<Decided>());
-        eprintln!("attempt {} running {} sleep {} mailbox {} trace {}", size_of::<crate::step::Attempt>(), size_of::<super::super::calls::Running>(), size_of::<Sleep>(), size_of::<Mailbox>(), size_of::<orchestra_core::TraceContext>());
     }
 }

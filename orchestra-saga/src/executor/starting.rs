@@ -114,11 +114,10 @@ impl Shared {
         };
         let log = self.store.load(saga, Version(0)).await?;
         let same = log.first().is_some_and(|first| match &first.event {
-            Event::SagaStarted {
-                definition, input, ..
-            } => {
+            Event::SagaStarted(begun) => {
+                let input = &begun.input;
                 // The same content may be spelled in another order.
-                **definition == *start.definition
+                *begun.definition == *start.definition
                     && (*input == start.input || input.value() == start.input.value())
             }
             _ => false,

@@ -188,16 +188,18 @@ impl Call {
     /// The key of an operation: a hash of saga, step, iteration and operation.
     #[expect(clippy::missing_panics_doc, reason = "32 hex digits are a valid key")]
     pub fn key_of(saga: SagaId, step: &StepName, iteration: u32, op: Operation) -> IdempotencyKey {
-        let mut hasher = blake3::Hasher::new_derive_key("orchestra-saga idempotency key v1");
-        hasher.update(&saga.to_bytes());
-        hasher.update(op.as_str().as_bytes());
-        hasher.update(b"/");
-        hasher.update(step.as_str().as_bytes());
+        const CONTEXT: &[u8; 32] = b"orchestra-saga idempotency key 1";
+        let mut text = Vec::with_capacity(96);
+        text.extend(saga.to_bytes());
+        text.extend(op.as_str().as_bytes());
+        text.push(b'/');
+        text.extend(step.as_str().as_bytes());
         if iteration > 0 {
-            hasher.update(b"/");
-            hasher.update(&iteration.to_le_bytes());
+            text.push(b'/');
+            text.extend(iteration.to_le_bytes());
         }
-        let hex = hasher.finalize().to_hex();
+        let hash = blake3::keyed_hash(CONTEXT, &text);
+        let hex = hash.to_hex();
         let text = hex.as_str().get(..32).unwrap_or_default();
         #[expect(clippy::expect_used, reason = "32 hex digits are a valid key")]
         IdempotencyKey::new(text).expect("hex digits are visible")
