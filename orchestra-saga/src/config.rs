@@ -87,8 +87,9 @@ pub struct Persistence {
     /// are kept in memory, and that store is not touched.
     pub is_enabled: bool,
     /// After how many steps done or undone a snapshot is kept, from which a saga is continued without its
-    /// whole log; never if 0. Five. The distance grows with the saga, to half of what it has done, so
-    /// that all snapshots together cost no more than three times the last one, however long it becomes. Nobody waits for a snapshot, and
+    /// whole log; never if 0, nor in a store that [prefers logs](crate::SagaStore::prefers_logs). Five. The
+    /// distance grows with the saga, to half of what it has done, so that all snapshots together cost no more
+    /// than three times the last one, however long it becomes. Nobody waits for a snapshot, and
     /// one that is damaged, missing or of another definition only costs the reading of the log.
     pub snapshot_every: u32,
 }

@@ -1,6 +1,8 @@
 //! Names and numbers: sagas, steps, versions, epochs, partitions.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -46,6 +48,34 @@ impl SagaId {
     /// The id with these bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
+    }
+}
+
+/// Something by saga. The ids are random where they are hashed, and nobody outside chooses any.
+pub(crate) type BySaga<T> = HashMap<SagaId, T, BuildHasherDefault<Random>>;
+
+/// Takes the last bits of what is random already.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Random(u64);
+
+impl Hasher for Random {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the last 62 bits are random"
+        )]
+        let random = id as u64;
+        self.0 = random;
     }
 }
 

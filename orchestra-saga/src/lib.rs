@@ -50,7 +50,7 @@ pub use payload::Payload;
 pub use retry::Retry;
 pub use status::{SagaView, Status, StepStatus, StepView};
 pub use step::{
-    Applied, Call, Caller, Failure, Operation, Step, StepCall, StepOutcome, StepRequest,
+    Applied, Attempt, Call, Caller, Failure, Operation, Step, StepCall, StepOutcome, StepRequest,
 };
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]

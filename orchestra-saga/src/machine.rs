@@ -358,7 +358,7 @@ impl Machine {
             _ => return None,
         };
         let step = event.step()?;
-        let number = self.definition.index_of(step)?;
+        let number = self.state.number_of(&self.definition, step)?;
         let state = self.state.step(number);
         let output = match op {
             Operation::Action | Operation::Probe => None,

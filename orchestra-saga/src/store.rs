@@ -244,6 +244,11 @@ pub trait SagaStore: fmt::Debug + Send + Sync {
     /// A page of the sagas that the filter lets through.
     async fn list(&self, filter: &Filter) -> Result<Vec<Summary>>;
 
+    /// Whether a log is read as fast as a snapshot of it, as where both are in memory: nobody takes any then.
+    fn prefers_logs(&self) -> bool {
+        false
+    }
+
     /// Keeps a snapshot in place of the last.
     async fn save_snapshot(&self, saga: SagaId, snapshot: Snapshot) -> Result<()>;
 
@@ -315,6 +320,10 @@ macro_rules! forward {
 
             async fn list(&self, filter: &Filter) -> Result<Vec<Summary>> {
                 (**self).list(filter).await
+            }
+
+            fn prefers_logs(&self) -> bool {
+                (**self).prefers_logs()
             }
 
             async fn save_snapshot(&self, saga: SagaId, snapshot: Snapshot) -> Result<()> {

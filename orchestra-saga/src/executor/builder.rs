@@ -218,6 +218,11 @@ impl Builder {
             self.store.define(&definition.blueprint()).await?;
         }
         let time = Time::new(self.clock, &*self.wall);
+        let snapshot_every = if self.store.prefers_logs() {
+            0
+        } else {
+            self.config.persistence.snapshot_every
+        };
         let shared = Arc::new(Shared::new(shared::Parts {
             store: self.store,
             definitions,
@@ -231,7 +236,7 @@ impl Builder {
             rng: self
                 .seed
                 .map_or_else(fastrand::Rng::new, |seed| repeatable(seed, claim.epoch)),
-            snapshot_every: self.config.persistence.snapshot_every,
+            snapshot_every,
             poll: self.poll,
             retention: self.retention,
         }));

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::drive::{self, First, Letter, Task, Ticket};
 use super::limits::Limits;
 use super::mailbox::Mailbox;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::SagaId;
+use crate::id::{BySaga, SagaId};
 use crate::machine::Input;
 use crate::status::Status;
 use crate::step::Caller;
@@ -84,8 +84,8 @@ pub(super) struct Shared {
     pub(super) snapshot_every: u32,
     pub(super) poll: Duration,
     pub(super) retention: Option<Duration>,
-    pub(super) running: Mutex<HashMap<SagaId, Arc<Mailbox>>>,
-    watchers: Mutex<HashMap<SagaId, watch::Sender<Status>>>,
+    pub(super) running: Mutex<BySaga<Arc<Mailbox>>>,
+    watchers: Mutex<BySaga<watch::Sender<Status>>>,
     unrecoverable: Mutex<HashSet<SagaId>>,
     fenced: Mutex<Option<String>>,
     /// As `stop`, for those who look often.

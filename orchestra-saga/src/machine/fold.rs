@@ -156,7 +156,7 @@ impl State {
         event: &Event,
         name: &StepName,
     ) -> Result<()> {
-        let number = definition.index_of(name);
+        let number = self.number_of(definition, name);
         let found = number.and_then(|number| Some((number, self.steps.get_mut(number as usize)?)));
         let Some((number, step)) = found else {
             return Err(Error::corrupt(format!(

@@ -35,7 +35,7 @@ pub(super) fn settle(
             attempt,
             outcome,
         } => {
-            let Some(number) = definition.index_of(step) else {
+            let Some(number) = state.number_of(definition, step) else {
                 return;
             };
             let report = Report {

@@ -5,9 +5,13 @@ use orchestra_core::{IdempotencyKey, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::front::Front;
+use crate::definition::Definition;
 use crate::event::{Cause, present};
-use crate::id::Version;
+use crate::id::{StepName, Version};
 use crate::payload::Payload;
+
+/// So many steps that can move are looked through for a name before it is searched for.
+const LIKELY: usize = 4;
 
 /// Which way a saga goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -284,6 +288,13 @@ impl State {
     #[expect(clippy::indexing_slicing, reason = "there is a state for each step")]
     pub(crate) fn step(&self, step: u32) -> &StepState {
         &self.steps[step as usize]
+    }
+
+    /// The number of a step, which is most likely one that can move.
+    pub(super) fn number_of(&self, definition: &Definition, step: &StepName) -> Option<u32> {
+        let mut likely = self.front.open.iter().take(LIKELY);
+        let found = likely.find(|&&number| definition.spec(number).name.is(step));
+        found.copied().or_else(|| definition.index_of(step))
     }
 
     /// The signal of that name which has waited longest to be taken.

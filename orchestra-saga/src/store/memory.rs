@@ -17,7 +17,7 @@ use super::{
 use crate::definition::count;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Recorded};
-use crate::id::{Epoch, Partition, SagaId, Version};
+use crate::id::{BySaga, Epoch, Partition, SagaId, Version};
 
 /// A bounded [`SagaStore`] in memory: for tests, and where losing sagas with the process is right.
 ///
@@ -45,7 +45,7 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Inner {
-    sagas: HashMap<SagaId, Row>,
+    sagas: BySaga<Row>,
     /// The same, in order.
     order: BTreeSet<SagaId>,
     /// Those that ended, in the order in which they did. One that was purged or revoked since may be among them.
@@ -370,6 +370,10 @@ impl SagaStore for MemoryStore {
         };
         let rows = inner.rows(filter.after).filter(passes).take(filter.limit);
         Ok(rows.map(|row| row.summary.clone()).collect())
+    }
+
+    fn prefers_logs(&self) -> bool {
+        true
     }
 
     async fn save_snapshot(&self, saga: SagaId, snapshot: Snapshot) -> Result<()> {

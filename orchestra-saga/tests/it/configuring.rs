@@ -12,6 +12,8 @@ use orchestra_saga::{
 };
 use parking_lot::Mutex;
 
+use crate::plain::as_if_distant;
+
 async fn executor(config: Config, definition: Definition) -> Executor {
     let builder = Executor::builder(MemoryStore::default()).config(config);
     builder.definition(definition).build().await.expect("built")
@@ -258,7 +260,7 @@ async fn a_snapshot_is_kept_every_so_many_steps() {
         let store = Arc::<MemoryStore>::default();
         let mut config = Config::default();
         config.persistence.snapshot_every = every;
-        let builder = Executor::builder(Arc::clone(&store)).config(config);
+        let builder = Executor::builder(as_if_distant(Arc::clone(&store))).config(config);
         let executor = builder
             .definition(chain(steps))
             .build()
@@ -283,6 +285,16 @@ async fn a_snapshot_is_kept_every_so_many_steps() {
         assert_eq!(done, kept, "every {every} of {steps}");
         executor.shutdown().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_snapshot_is_taken_of_what_is_read_as_fast() {
+    let store = Arc::<MemoryStore>::default();
+    let builder = Executor::builder(Arc::clone(&store)).definition(chain(12));
+    let executor = builder.build().await.expect("built");
+    let start = Start::of("chain").input(&1).expect("json");
+    let saga = executor.run(start).await.expect("ran").id;
+    assert_eq!(store.load_snapshot(saga).await.expect("read"), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,6 +32,7 @@ mod machining;
 mod operating;
 mod outbox;
 mod partitions;
+mod plain;
 mod requesting;
 #[cfg(feature = "sqlite")]
 mod sqlite;

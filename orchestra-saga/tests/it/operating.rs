@@ -18,6 +18,7 @@ use orchestra_saga::{
 use parking_lot::Mutex;
 
 use crate::checkout::{Answer, World, checkout};
+use crate::plain::as_if_distant;
 
 async fn executor(store: impl SagaStore + 'static, world: &Arc<World>) -> Executor {
     let builder = Executor::builder(store).definition(checkout(world));
@@ -306,7 +307,8 @@ async fn a_snapshot_is_read_in_place_of_the_log_and_only_if_intact() {
     let world = World::new();
     world.script("notify", Operation::Action, &[Answer::Rejected]);
     let store = Arc::new(MemoryStore::default());
-    let builder = Executor::builder(Arc::clone(&store)).definition(checkout(&world));
+    let distant = as_if_distant(Arc::clone(&store));
+    let builder = Executor::builder(distant).definition(checkout(&world));
     let mut config = Config::default();
     config.persistence.snapshot_every = 1;
     let executor = builder.config(config).build().await.expect("built");
