@@ -134,6 +134,8 @@ pub(crate) struct Spec {
     pub(crate) save_point: u32,
     /// Its compensation may run in any order.
     pub(crate) is_commutative: bool,
+    /// The step that it makes final.
+    pub(crate) confirms: Option<u32>,
 }
 
 impl Spec {

@@ -234,6 +234,12 @@ impl Machine {
         let number = number.ok_or_else(|| refused(format!("it has no step {from}")))?;
         let mut again = self.definition.descendants(number);
         again.insert(number);
+        if let Some((confirmation, tried)) = self.definition.unprepared(&again) {
+            return Err(refused(format!(
+                "{confirmation} would run again, but {tried}, which it makes final, would not: \
+                 begin where everything that is confirmed is tried again"
+            )));
+        }
         let mut decided = vec![Event::SagaStarted {
             definition: Arc::clone(&self.definition.id),
             version: Arc::clone(&self.definition.version),

@@ -83,6 +83,7 @@ fn spec(draft: Draft, index: usize, mark: u64) -> Checked<Spec> {
         heartbeat: draft.heartbeat,
         save_point: draft.save_point,
         is_commutative: draft.is_commutative,
+        confirms: draft.confirms,
     };
     for (op, body) in spec.bodies() {
         match body {

@@ -381,3 +381,54 @@ async fn a_fork_repeats_a_completed_saga_from_a_step_on() {
         ErrorKind::InvalidInput
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fork_confirms_nothing_that_it_has_not_tried() {
+    let confirmed = Arc::new(Mutex::new(Vec::new()));
+    let mut d = Definition::builder("transfer", "1");
+    let checked = d
+        .step("check", (), |_: Call, (): ()| async { Ok(7_u32) })
+        .read_only();
+    for name in ["withdraw", "deposit"] {
+        let confirmed = Arc::clone(&confirmed);
+        d.step(name, checked, |_: Call, number: u32| async move { Ok(number) })
+            .confirm(
+                move |call: Call, _: u32| {
+                    confirmed.lock().push((call.saga, call.step.to_string()));
+                    async { Ok(()) }
+                },
+                |_: Call, _: u32, _: Option<u32>| async { Ok(()) },
+            );
+    }
+    d.step("tell", (), |_: Call, (): ()| async { Ok(()) })
+        .after(checked)
+        .read_only();
+    let builder = Executor::builder(MemoryStore::default()).definition(d.build().expect("valid"));
+    let executor = builder.build().await.expect("built");
+    let first = executor.run(Start::of("transfer")).await.expect("ended");
+    assert_eq!(first.status, Status::Completed);
+
+    for (from, untried) in [
+        ("withdraw.confirm", "withdraw"),
+        ("withdraw", "deposit"),
+        ("deposit", "withdraw"),
+        ("tell", "withdraw"),
+    ] {
+        let from = StepName::new(from).expect("valid");
+        let refused = executor.fork(first.id, &from, ada()).await;
+        let refused = refused.expect_err("untried");
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        let names = format!("{untried}.confirm would run again, but {untried},");
+        assert!(refused.to_string().contains(&names), "{refused}");
+    }
+    assert_eq!(executor.list(&Filter::default()).await.expect("listed").len(), 1);
+
+    let check = StepName::new("check").expect("valid");
+    let fork = executor.fork(first.id, &check, ada()).await.expect("forked");
+    let view = executor.settled(fork).await.expect("settled");
+    assert_eq!(view.status, Status::Completed);
+    let mut confirmed = std::mem::take(&mut *confirmed.lock());
+    confirmed.retain(|(saga, _)| *saga == fork);
+    let names: Vec<_> = confirmed.iter().map(|(_, name)| name.as_str()).collect();
+    assert_eq!(names, ["withdraw.confirm", "deposit.confirm"]);
+}
