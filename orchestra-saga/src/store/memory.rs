@@ -316,6 +316,10 @@ impl SagaStore for MemoryStore {
             filter.status.is_none_or(|wanted| wanted == status)
                 && (filter.open == Open::Any || !status.is_terminal())
                 && filter
+                    .definition
+                    .as_ref()
+                    .is_none_or(|wanted| *wanted == row.summary.definition)
+                && filter
                     .partition
                     .is_none_or(|wanted| wanted == row.partition)
                 && filter.after.is_none_or(|after| row.summary.saga > after)

@@ -10,8 +10,8 @@ use orchestra_saga::operate::Action;
 use orchestra_saga::projection::search::{MemoryIndex, Query, Search};
 use orchestra_saga::projection::{Projector, Subscription, View};
 use orchestra_saga::{
-    Call, Definition, Entry, Error, ErrorKind, Executor, Failure, Filter, MemoryStore, Operator,
-    Position, Result, Retry, Start, Status, StepName,
+    Call, Definition, Entry, Error, ErrorKind, Executor, Failure, Filter, MemoryStore, Operation,
+    Operator, Position, Result, Retry, Start, Status, StepName,
 };
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -431,4 +431,38 @@ async fn a_fork_confirms_nothing_that_it_has_not_tried() {
     confirmed.retain(|(saga, _)| *saga == fork);
     let names: Vec<_> = confirmed.iter().map(|(_, name)| name.as_str()).collect();
     assert_eq!(names, ["withdraw.confirm", "deposit.confirm"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sagas_of_one_definition_are_acted_upon_and_no_others() {
+    let stuck = |id: &str| {
+        let mut d = Definition::builder(id, "1");
+        d.step("pay", (), |_: Call, (): ()| async {
+            Err::<(), _>(Failure::rejected("closed"))
+        })
+        .retriable();
+        d.build().expect("valid")
+    };
+    let builder = Executor::builder(MemoryStore::default())
+        .definition(stuck("orders"))
+        .definition(stuck("refunds"));
+    let executor = builder.build().await.expect("built");
+    for id in ["orders", "refunds", "orders"] {
+        let saga = executor.start(Start::of(id)).await.expect("started");
+        executor.settled(saga).await.expect("parked");
+    }
+    let orders = Filter::of(Status::Parked).definition("orders");
+    let skip = |step| Action::Skip(StepName::new(step).expect("valid"), Operation::Action);
+    let report = executor.bulk(&orders, skip("bill"), &ada()).await.expect("done");
+    assert_eq!((report.matched, report.changed), (2, 0));
+    let kinds: Vec<_> = report.failed.iter().map(|(_, error)| error.kind()).collect();
+    assert_eq!(kinds, [ErrorKind::NotFound; 2], "they have no such step");
+    for (action, changed) in [(Action::Retry, 2), (skip("pay"), 2), (Action::Cancel, 0)] {
+        let report = executor.bulk(&orders, action, &ada()).await.expect("done");
+        assert_eq!((report.matched, report.changed), (changed, changed));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let left = executor.list(&Filter::open()).await.expect("listed");
+    let left: Vec<_> = left.iter().map(|line| &*line.definition).collect();
+    assert_eq!(left, ["refunds"]);
 }
