@@ -14,7 +14,7 @@
 //!    later, nor is what is put off as [`Abort::Retryable`]. So an action that the saga does not give up, a
 //!    retriable one, is put off and never refused: a refusal on record would keep it parked for ever.
 //! 2. A compensation whose action had no effect does nothing and refuses the action from then on.
-//! 3. An action whose compensation was done is refused.
+//! 3. An action whose compensation was done is refused, and whoever probes it hears that as well.
 //! 4. A call with a lower epoch than any seen for the saga is refused.
 //! 5. The record is written in the caller's transaction: it is there exactly if the effect is.
 //! 6. The calls of one saga to one database go one after another, from the barrier to the end of the
@@ -182,7 +182,7 @@ pub enum Barriered<T> {
     /// A compensation of an action that had no effect: nothing was undone. A late action is refused
     /// from now on.
     NullCompensation,
-    /// The action comes after its compensation.
+    /// The action, or a probe of it, comes after its compensation: it has no effect any more, and never will.
     Tombstoned,
     /// A coordinator with a higher epoch has been here.
     Stale(Epoch),

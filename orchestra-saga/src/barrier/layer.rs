@@ -160,7 +160,7 @@ pub fn respond<T: Serialize>(answer: &Result<Barriered<T>>) -> Response<String> 
         Barriered::NullCompensation => said(status, "application/json", "null".to_owned()),
         Barriered::Rejected(reason) => said(status, "text/plain", reason.clone()),
         Barriered::Tombstoned => {
-            let reason = "the action comes after its compensation";
+            let reason = "its compensation was here before: it has no effect, and never will";
             said(status, "text/plain", reason.to_owned())
         }
         Barriered::Stale(epoch) => {

@@ -111,6 +111,7 @@ enum Way {
     /// Neither: it asks.
     Ask {
         about: Operation,
+        ended_by: Operation,
     },
 }
 
@@ -124,6 +125,7 @@ const fn way(op: Operation) -> Way {
         },
         Operation::Probe => Way::Ask {
             about: Operation::Action,
+            ended_by: Operation::Compensation,
         },
     }
 }
@@ -138,7 +140,10 @@ pub(super) fn decide(call: &BarrierCall, seen: &Seen) -> Verdict {
         Way::Forth { ended_by } if ended_by.iter().any(|&op| seen.of(op).is_some()) => {
             Verdict::Answer(Answer::Tombstoned)
         }
-        Way::Ask { about } => match (seen.of(about), own) {
+        Way::Ask { ended_by, .. } if seen.of(ended_by).is_some() => {
+            Verdict::Answer(Answer::Tombstoned)
+        }
+        Way::Ask { about, .. } => match (seen.of(about), own) {
             (Some(Record::Done(result)), _) => Verdict::Answer(Answer::Replayed(result.clone())),
             (_, Some(_)) => Verdict::Answer(Answer::Rejected(NO_EFFECT.to_owned())),
             // What was said of it must stay true.

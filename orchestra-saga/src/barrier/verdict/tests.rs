@@ -96,7 +96,8 @@ fn no_history_of_calls_does_the_work_twice_or_after_it_was_undone() {
 
 #[test]
 fn each_state_has_its_verdict() {
-    use Operation::{Action, Compensation};
+    use Operation::{Action, Compensation, Probe};
+    let no_effect = Verdict::Answer(Answer::Rejected(NO_EFFECT.to_owned()));
     let done = Record::Done("7".to_owned());
     let refused = Record::Rejected("no".to_owned());
     let replayed = Verdict::Answer(Answer::Replayed("7".to_owned()));
@@ -113,13 +114,28 @@ fn each_state_has_its_verdict() {
         ),
         (Action, Some(&done), Some(&done), tombstoned.clone()),
         (Action, None, Some(&Record::Tombstone), tombstoned.clone()),
-        (Action, Some(&refused), Some(&Record::Tombstone), tombstoned),
+        (
+            Action,
+            Some(&refused),
+            Some(&Record::Tombstone),
+            tombstoned.clone(),
+        ),
+        (Probe, None, None, Verdict::Bury),
+        (Probe, Some(&refused), None, Verdict::Bury),
+        (Probe, Some(&done), None, replayed.clone()),
+        (Probe, Some(&done), Some(&done), tombstoned.clone()),
+        (Probe, None, Some(&Record::Tombstone), tombstoned),
         (Compensation, None, None, Verdict::Bury),
         (Compensation, Some(&refused), None, Verdict::Bury),
         (Compensation, Some(&done), None, Verdict::Work),
-        (Compensation, Some(&done), Some(&done), replayed),
+        (Compensation, Some(&done), Some(&done), replayed.clone()),
         (Compensation, None, Some(&Record::Tombstone), nothing),
     ];
+    let probed = Seen {
+        epoch: Epoch(3),
+        records: vec![("probe".to_owned(), Record::Tombstone)],
+    };
+    assert_eq!(decide(&call(Probe, 3), &probed), no_effect);
     for (op, action, compensation, verdict) in table {
         let mut records = Vec::new();
         records.extend(action.map(|record| ("action".to_owned(), record.clone())));

@@ -27,7 +27,11 @@ pub(crate) struct Arrival {
 }
 
 pub(crate) fn arrival() -> impl Strategy<Value = Arrival> {
-    let op = prop_oneof![Just(Operation::Action), Just(Operation::Compensation)];
+    let op = prop_oneof![
+        3 => Just(Operation::Action),
+        3 => Just(Operation::Compensation),
+        1 => Just(Operation::Probe),
+    ];
     let work = prop_oneof![
         3 => Just(Work::Succeeds),
         1 => Just(Work::Refuses),
@@ -84,12 +88,27 @@ impl Model {
         if arrival.epoch < seen {
             return Some(Barriered::Stale(Epoch(seen)));
         }
-        let undone = self.records.get(&(saga, step, Operation::Compensation));
-        if op == Operation::Action && undone.is_some() {
+        let has = |op| self.records.contains_key(&(saga, step, op));
+        let is_over = match op {
+            Operation::Action => has(Operation::Compensation) || has(Operation::Probe),
+            Operation::Probe => has(Operation::Compensation),
+            _ => false,
+        };
+        if is_over {
             self.epochs.insert(saga, arrival.epoch);
             return Some(Barriered::Tombstoned);
         }
         let done = self.records.get(&(saga, step, Operation::Action)).cloned();
+        if op == Operation::Probe {
+            self.epochs.insert(saga, arrival.epoch);
+            return Some(match done {
+                Some(Kept::Done(value)) => Barriered::Replayed(value),
+                _ => {
+                    self.records.insert((saga, step, op), Kept::Nothing);
+                    Barriered::Rejected("it had no effect".to_owned())
+                }
+            });
+        }
         let answer = match self.records.get(&(saga, step, op)) {
             Some(Kept::Done(value)) => Barriered::Replayed(*value),
             Some(Kept::Refused) => Barriered::Rejected("no".to_owned()),
