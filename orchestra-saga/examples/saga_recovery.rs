@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use orchestra_core::{Backoff, IdempotencyKey};
-use orchestra_saga::barrier::sqlite::{Abort, Barrier, Barriered};
+use orchestra_saga::barrier::sqlite::{Abort, Barrier};
 use orchestra_saga::{
     BarrierCall, Call, Definition, Executor, Failure, Filter, Retry, SqliteStore, Start, Status,
 };
@@ -158,9 +158,10 @@ fn transfer(directory: &Path) -> Result<Definition> {
 /// The participant: one transaction with the effect and the barrier's record of it.
 async fn book(path: PathBuf, call: Call, account: i64, cents: i64) -> Result<i64, Failure> {
     let undo = call.op == orchestra_saga::Operation::Compensation;
-    let booking = move || -> Result<Barriered<i64>> {
-        let mut books = Connection::open(path)?;
-        books.busy_timeout(Duration::from_secs(5))?;
+    let booking = move || -> Result<i64, Failure> {
+        let unopened = |error: rusqlite::Error| Failure::retryable(error.to_string());
+        let mut books = Connection::open(path).map_err(unopened)?;
+        books.busy_timeout(Duration::from_secs(5)).map_err(unopened)?;
         let answer = Barrier::transact(&mut books, &BarrierCall::from(&call), |tx| {
             let change = "UPDATE account SET cents = cents + ?2 WHERE id = ?1 RETURNING cents";
             let left: i64 = tx.query_row(change, params![account, cents], |row| row.get(0))?;
@@ -169,17 +170,11 @@ async fn book(path: PathBuf, call: Call, account: i64, cents: i64) -> Result<i64
             }
             Ok(left)
         })?;
-        Ok(answer)
+        answer.into_result()
     };
     let booked = tokio::task::spawn_blocking(booking).await;
-    match booked {
-        Ok(Ok(Barriered::Applied(left) | Barriered::Replayed(left))) => Ok(left),
-        Ok(Ok(Barriered::NullCompensation)) => Ok(0),
-        Ok(Ok(Barriered::Rejected(reason))) => Err(Failure::rejected(reason)),
-        Ok(Ok(late)) => Err(Failure::rejected(format!("{late:?}"))),
-        Ok(Err(error)) => Err(Failure::unknown(error.to_string())),
-        Err(error) => Err(Failure::unknown(error.to_string())),
-    }
+    let lost = |error: tokio::task::JoinError| Failure::unknown(error.to_string());
+    booked.map_err(lost)?
 }
 
 fn check(directory: &Path) -> Result<()> {

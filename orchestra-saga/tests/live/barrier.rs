@@ -59,6 +59,7 @@ const fn asks(saga: u8, op: Operation, epoch: u64) -> Arrival {
         op,
         epoch,
         work: Work::Succeeds,
+        body: 0,
         lost: false,
     }
 }

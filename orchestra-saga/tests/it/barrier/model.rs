@@ -22,6 +22,8 @@ pub(crate) struct Arrival {
     pub(crate) op: Operation,
     pub(crate) epoch: u64,
     pub(crate) work: Work,
+    /// What is asked for, of two.
+    pub(crate) body: u8,
     /// Whether the participant dies before it commits.
     pub(crate) lost: bool,
 }
@@ -37,13 +39,14 @@ pub(crate) fn arrival() -> impl Strategy<Value = Arrival> {
         1 => Just(Work::Refuses),
         1 => Just(Work::Fails),
     ];
-    (0..2u8, 0..2u8, op, 1..4u64, work, prop::bool::weighted(0.1)).prop_map(
-        |(saga, step, op, epoch, work, lost)| Arrival {
+    (0..2u8, 0..2u8, op, 1..4u64, work, prop::bool::weighted(0.1), prop::bool::weighted(0.1)).prop_map(
+        |(saga, step, op, epoch, work, lost, body)| Arrival {
             saga,
             step,
             op,
             epoch,
             work,
+            body: u8::from(body),
             lost,
         },
     )
@@ -62,7 +65,8 @@ pub(crate) fn call(arrival: Arrival) -> BarrierCall {
     put("x-saga-op", arrival.op.to_string());
     put("x-saga-epoch", Epoch(arrival.epoch).to_string());
     put("idempotency-key", "key".to_owned());
-    BarrierCall::from_headers(&headers).expect("complete")
+    let call = BarrierCall::from_headers(&headers).expect("complete");
+    call.with_body([arrival.body])
 }
 
 /// What has been recorded, said plainly.
@@ -70,6 +74,7 @@ pub(crate) fn call(arrival: Arrival) -> BarrierCall {
 pub(crate) struct Model {
     pub(crate) epochs: HashMap<u8, u64>,
     pub(crate) records: HashMap<(u8, u8, Operation), Kept>,
+    pub(crate) bodies: HashMap<(u8, u8, Operation), u8>,
     pub(crate) effects: HashMap<(u8, u8), i64>,
     pub(crate) serial: i64,
 }
@@ -97,6 +102,11 @@ impl Model {
         if is_over {
             self.epochs.insert(saga, arrival.epoch);
             return Some(Barriered::Tombstoned);
+        }
+        let known = self.bodies.get(&(saga, step, op));
+        if known.is_some_and(|known| *known != arrival.body) {
+            self.epochs.insert(saga, arrival.epoch);
+            return Some(Barriered::KeyReused);
         }
         let done = self.records.get(&(saga, step, Operation::Action)).cloned();
         if op == Operation::Probe {
@@ -139,6 +149,9 @@ impl Model {
             },
         };
         self.epochs.insert(saga, arrival.epoch);
+        if let Some(Kept::Done(_) | Kept::Refused) = self.records.get(&(saga, step, op)) {
+            self.bodies.insert((saga, step, op), arrival.body);
+        }
         Some(answer)
     }
 }
