@@ -7,6 +7,8 @@
 //! instead, which is [`ErrorKind::Busy`]: roll back and repeat, or answer `503`
 //! with `Retry-After`.
 //!
+//! [`Barrier::transact`] is all that most need; in a transaction of your own, ask [`Barrier::run`] and commit.
+//!
 //! Ask the barrier before you lock rows of your own: a transaction that holds them and then waits for
 //! the saga's row can be in a deadlock with one that goes the other way. (PostgreSQL ends one of the two,
 //! which is `Busy` again.)
@@ -19,7 +21,7 @@ use orchestra_core::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{GenericClient, Row, Transaction};
+use tokio_postgres::{Client, GenericClient, Row, Transaction};
 use uuid::Uuid;
 
 use super::BarrierCall;
@@ -75,13 +77,11 @@ pub type Abort = super::Abort<tokio_postgres::Error>;
 /// Barrier::install(db).await?;
 /// let call = BarrierCall::from_headers(&headers)?;
 ///
-/// let tx = db.transaction().await?;
-/// let answer: Barriered<i64> = Barrier::run(&tx, &call, async {
+/// let answer: Barriered<i64> = Barrier::transact(db, &call, async |tx| {
 ///     let sql = "UPDATE account SET balance = balance - 30 RETURNING balance";
 ///     Ok(tx.query_one(sql, &[]).await?.get(0))
 /// })
 /// .await?;
-/// tx.commit().await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -94,6 +94,39 @@ impl Barrier {
         db.batch_execute(TABLES)
             .await
             .map_err(|source| failed("installing the tables", source))
+    }
+
+    /// Does the work of a call, or says why not, in a transaction of its own that is over when this returns:
+    /// what [`respond`](super::layer::respond) makes of the result is the answer to give.
+    ///
+    /// An error says that nothing happened, unless it comes of the commit: then nobody knows, and it is
+    /// [`ErrorKind::Store`], never [`ErrorKind::Busy`].
+    ///
+    /// Cancel: before the commit it is rolled back; within it nobody knows.
+    pub async fn transact<T: Serialize + DeserializeOwned>(
+        db: &mut Client,
+        call: &BarrierCall,
+        work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Abort>,
+    ) -> Result<Barriered<T>> {
+        let tx = db
+            .transaction()
+            .await
+            .map_err(|source| failed("beginning a transaction", source).of(call.saga))?;
+        let answer = match Self::run(&tx, call, work(&tx)).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                // Its locks are gone when this returns. What failed is what the caller must hear of.
+                let _gone = tx.rollback().await.is_err();
+                return Err(error);
+            }
+        };
+        tx.commit().await.map_err(|source| {
+            let message = "barrier: whether the transaction was committed is not known";
+            Error::new(ErrorKind::Store, message)
+                .of(call.saga)
+                .caused_by(source)
+        })?;
+        Ok(answer)
     }
 
     /// Does the work of a call, or says why not. The future is polled only if the work is to be done,
