@@ -271,7 +271,7 @@ impl Definition {
 
     /// The definition that a store kept, if it was read from a document.
     pub(crate) fn of_blueprint(blueprint: &Blueprint, config: &Config) -> Result<Self> {
-        let definition = Self::from_json_with(blueprint.document.as_str(), config)?;
+        let definition = Self::kept(blueprint.document.as_str(), config)?;
         if definition.hash == blueprint.hash {
             return Ok(definition);
         }
