@@ -68,13 +68,7 @@ async fn wallet(State(db): State<Db>, Extension(call): Extension<BarrierCall>) -
 }
 
 /// What a coordinator sends; `Call::headers` makes the headers of a real one.
-async fn ask(
-    at: SocketAddr,
-    saga: u8,
-    op: &str,
-    epoch: u64,
-    body: &str,
-) -> Result<String, Failed> {
+async fn ask(at: SocketAddr, saga: u8, op: &str, epoch: u64, body: &str) -> Result<String, Failed> {
     let saga = SagaId::from_parts(Timestamp::UNIX_EPOCH, u128::from(saga));
     send(
         at,
@@ -134,7 +128,10 @@ async fn in_process(db: Db) -> Result<(), Failed> {
     let view = executor.run(Start::of("order")).await?;
     executor.shutdown().await;
     let after = balance(&db)?;
-    println!("a saga in this process         {:?}, {before} before and {after} after", view.status);
+    println!(
+        "a saga in this process         {:?}, {before} before and {after} after",
+        view.status
+    );
     if (view.status, after) != (Status::Compensated, before) {
         return Err("it was not paid back".into());
     }

@@ -161,7 +161,9 @@ async fn book(path: PathBuf, call: Call, account: i64, cents: i64) -> Result<i64
     let booking = move || -> Result<i64, Failure> {
         let unopened = |error: rusqlite::Error| Failure::retryable(error.to_string());
         let mut books = Connection::open(path).map_err(unopened)?;
-        books.busy_timeout(Duration::from_secs(5)).map_err(unopened)?;
+        books
+            .busy_timeout(Duration::from_secs(5))
+            .map_err(unopened)?;
         let answer = Barrier::transact(&mut books, &BarrierCall::from(&call), |tx| {
             let change = "UPDATE account SET cents = cents + ?2 WHERE id = ?1 RETURNING cents";
             let left: i64 = tx.query_row(change, params![account, cents], |row| row.get(0))?;

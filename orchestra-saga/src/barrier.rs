@@ -114,7 +114,6 @@ impl BarrierCall {
         self
     }
 
-
     /// What the headers of [`Call::headers`] say.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self> {
         let step = text(headers, &call::STEP_NAME)?;

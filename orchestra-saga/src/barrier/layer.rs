@@ -226,9 +226,7 @@ pub fn respond<T: Serialize>(answer: &crate::Result<Barriered<T>>) -> Response<S
         }
         Barriered::NullCompensation => said(status, "application/json", "null".to_owned()),
         Barriered::Rejected(reason) => said(status, "text/plain", reason.clone()),
-        Barriered::Tombstoned => {
-            said(status, "text/plain", TOO_LATE.to_owned())
-        }
+        Barriered::Tombstoned => said(status, "text/plain", TOO_LATE.to_owned()),
         Barriered::KeyReused => {
             let problem = serde_json::json!({
                 "type": KEY_REUSED,
@@ -237,9 +235,7 @@ pub fn respond<T: Serialize>(answer: &crate::Result<Barriered<T>>) -> Response<S
             });
             said(status, "application/problem+json", problem.to_string())
         }
-        Barriered::Stale(epoch) => {
-            said(status, "text/plain", stale(*epoch))
-        }
+        Barriered::Stale(epoch) => said(status, "text/plain", stale(*epoch)),
     }
 }
 

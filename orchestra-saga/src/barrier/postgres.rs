@@ -275,7 +275,8 @@ impl Rows<'_> {
     }
 
     async fn keep(&self, record: &Record) -> Result<()> {
-        let sql = "INSERT INTO orchestra_barrier_record (saga, step, op, state, result, iteration, body)
+        let sql =
+            "INSERT INTO orchestra_barrier_record (saga, step, op, state, result, iteration, body)
                    VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let (saga, iteration) = (self.saga(), self.iteration());
         let texts = [

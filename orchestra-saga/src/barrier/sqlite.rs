@@ -248,7 +248,8 @@ impl Rows<'_> {
     }
 
     fn keep(&self, record: &Record) -> Result<()> {
-        let sql = "INSERT INTO orchestra_barrier_record (saga, step, iteration, op, state, result, body)
+        let sql =
+            "INSERT INTO orchestra_barrier_record (saga, step, iteration, op, state, result, body)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let call = self.call;
         let (saga, step, op) = (call.saga.to_bytes(), call.step.as_str(), call.op.as_str());

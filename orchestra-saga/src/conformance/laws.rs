@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Violation;
 use crate::error::{ErrorKind, Result};
-use crate::event::Event;
+use crate::event::{Event, Started};
 use crate::id::{Partition, SagaId, Version};
 use crate::status::Status;
 use crate::store::{Append, Blueprint, Claim, Filter, Position, SagaStore, Snapshot};
@@ -31,17 +31,10 @@ fn started() -> Event {
 }
 
 fn started_by(definition: &str) -> Event {
-    Event::SagaStarted {
-        definition: Arc::from(definition),
-        version: Arc::from("1"),
-        hash: Arc::from("none"),
-        input: json!({ "text": "\u{fc}\u{0}'\"" }).into(),
-        deadline: Some(at(9)),
-        trace: None,
-        attributes: std::collections::BTreeMap::new(),
-        parent: None,
-        fork_of: None,
-    }
+    let input = json!({ "text": "\u{fc}\u{0}'\"" }).into();
+    let mut started = Started::new(definition, "1", "none", input);
+    started.deadline = Some(at(9));
+    Event::SagaStarted(Arc::new(started))
 }
 
 fn note(reason: &str) -> Event {
@@ -247,7 +240,12 @@ pub(super) async fn due_timers_come_in_order(store: Store) -> Checked {
 pub(super) async fn a_list_shows_the_last_status(store: Store) -> Checked {
     let claim = claim(&store).await?;
     for (number, definition) in [(1, "one"), (2, "other"), (3, "one"), (4, "one")] {
-        let start = Append::new(saga(number), Version(0), at(1), vec![started_by(definition)]);
+        let start = Append::new(
+            saga(number),
+            Version(0),
+            at(1),
+            vec![started_by(definition)],
+        );
         store.append(claim, &start).await?;
     }
     let end = async |number, status| {
@@ -279,12 +277,18 @@ pub(super) async fn a_list_shows_the_last_status(store: Store) -> Checked {
     expect(parked == wanted[2..3], || format!("{parked:?} are parked"))?;
     let of_one = list(Filter::default().definition("one")).await?;
     let wanted_of_one = [wanted[0], wanted[2], wanted[3]];
-    expect(of_one == wanted_of_one, || format!("{of_one:?} are of one definition"))?;
+    expect(of_one == wanted_of_one, || {
+        format!("{of_one:?} are of one definition")
+    })?;
     let second = Filter::open().definition("one").after(Some(saga(3)));
     let second = list(second.limit(1)).await?;
-    expect(second == wanted[3..], || format!("{second:?} is its second open one"))?;
+    expect(second == wanted[3..], || {
+        format!("{second:?} is its second open one")
+    })?;
     let of_none = list(Filter::default().definition("on")).await?;
-    expect(of_none.is_empty(), || format!("{of_none:?} of no definition"))?;
+    expect(of_none.is_empty(), || {
+        format!("{of_none:?} of no definition")
+    })?;
     let page = list(Filter::default().after(Some(saga(1))).limit(2)).await?;
     expect(page == wanted[1..3], || {
         format!("{page:?} is the second page")

@@ -183,7 +183,10 @@ pub(super) fn sleeps(definition: &Definition) -> Checked<()> {
     // The longest chain of pauses up to each step, and the pause at which it was too long.
     let mut chains: Vec<(Duration, Option<&StepName>)> = Vec::with_capacity(definition.steps.len());
     for step in &definition.steps {
-        let before = step.parents.iter().filter_map(|&parent| chains.get(parent as usize));
+        let before = step
+            .parents
+            .iter()
+            .filter_map(|&parent| chains.get(parent as usize));
         let (slept, too_long) = before.max().copied().unwrap_or_default();
         if let Some(pause) = too_long.filter(|_| step.is_fallible()) {
             return Err(format!(

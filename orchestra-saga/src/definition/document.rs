@@ -207,7 +207,7 @@ impl Definition {
     /// |---|---|
     /// | `name` | its name, by which later steps read its output |
     /// | `service`, `method`, `endpoint`, `parameters` | the request; `parameters` are the JSON of its body, and there is none without |
-    /// | `sleep_ms` | in place of a request: waits that long; see [`Builder::sleep`](crate::definition::Builder::sleep) for the limit |
+    /// | `sleep_ms` | in place of a request: waits that long; see [`Builder::sleep`] for the limit |
     /// | `signal` | in place of a request: waits for a signal of this name, no longer than `timeout_ms` if there is one |
     /// | `kind` | `pivot`, `retriable` or `read_only`; without one it needs a `compensation` |
     /// | `compensation` | a request that undoes it, with its own `timeout_ms` (of one attempt), `retries` and `backoff` |

@@ -315,8 +315,11 @@ fn tables_without_room_for_bodies_are_given_it_and_keep_their_records() {
     };
     let call = call(arrival);
     let row = "INSERT INTO orchestra_barrier_record VALUES (?1, ?2, ?3, 'action', 'done', '7')";
-    db.execute(row, (call.saga.to_bytes(), call.step.as_str(), call.iteration))
-        .expect("kept");
+    db.execute(
+        row,
+        (call.saga.to_bytes(), call.step.as_str(), call.iteration),
+    )
+    .expect("kept");
     for _ in 0..2 {
         Barrier::install(&db).expect("installed");
         let answer = Barrier::transact(&mut db, &call, |_| Ok(8)).expect("answered");

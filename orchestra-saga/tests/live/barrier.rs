@@ -283,7 +283,8 @@ async fn transact(
     serial: i64,
 ) -> orchestra_saga::Result<Barriered<i64>> {
     Barrier::transact(db, &call(arrival), async |tx| {
-        tx.execute("INSERT INTO effect VALUES (0, 0, 1)", &[]).await?;
+        tx.execute("INSERT INTO effect VALUES (0, 0, 1)", &[])
+            .await?;
         Ok(serial)
     })
     .await
@@ -315,7 +316,8 @@ async fn what_is_put_off_leaves_nothing_and_may_succeed_later() {
     let action = asks(0, Operation::Action, 1);
     let called = call(action);
     let put_off = Barrier::transact::<i64>(&mut db, &called, async |tx| {
-        tx.execute("INSERT INTO effect VALUES (0, 0, 1)", &[]).await?;
+        tx.execute("INSERT INTO effect VALUES (0, 0, 1)", &[])
+            .await?;
         Err(Abort::retryable("no truck"))
     });
     let put_off = put_off.await.unwrap_err();

@@ -137,7 +137,7 @@ fn each_state_has_its_verdict() {
         (Compensation, None, None, Verdict::Bury),
         (Compensation, Some(&refused), None, Verdict::Bury),
         (Compensation, Some(&done), None, Verdict::Work),
-        (Compensation, Some(&done), Some(&done), replayed.clone()),
+        (Compensation, Some(&done), Some(&done), replayed),
         (Compensation, None, Some(&Record::Tombstone), nothing),
     ];
     let probed = Seen {
@@ -192,7 +192,9 @@ fn another_body_is_not_a_repetition_of_what_was_done_or_refused() {
         let rows = rows.iter();
         let seen = Seen {
             epoch: Epoch(3),
-            kept: rows.map(|(op, record)| kept(op.as_str(), record, one)).collect(),
+            kept: rows
+                .map(|(op, record)| kept(op.as_str(), record, one))
+                .collect(),
         };
         decide(&call, &seen)
     };
@@ -203,7 +205,11 @@ fn another_body_is_not_a_repetition_of_what_was_done_or_refused() {
     ] {
         assert_eq!(asked(op, other, rows), reused);
         for same in [one, None] {
-            assert_ne!(asked(op, same, rows), reused, "the same body, or none known");
+            assert_ne!(
+                asked(op, same, rows),
+                reused,
+                "the same body, or none known"
+            );
         }
     }
     let undone = [(Action, &done), (Compensation, &done)];

@@ -18,7 +18,11 @@ use super::participant;
 
 type Db = Arc<Mutex<Connection>>;
 
-async fn serve(State(db): State<Db>, Extension(call): Extension<BarrierCall>, body: String) -> Response {
+async fn serve(
+    State(db): State<Db>,
+    Extension(call): Extension<BarrierCall>,
+    body: String,
+) -> Response {
     let mut db = db.lock();
     let answer = Barrier::transact(&mut db, &call, |tx| {
         tx.execute("INSERT INTO effect VALUES (0, 0, 1)", [])?;
@@ -50,17 +54,28 @@ async fn a_key_is_answered_for_the_body_that_it_came_with_and_for_no_other() {
     let mut asked = async |op, body| ask(&mut service, op, body).await;
     for _ in 0..2 {
         let (status, answer) = asked(Operation::Action, "30").await;
-        assert_eq!((status, &*answer), (StatusCode::OK, "\"action 30\""), "the handler has the body");
+        assert_eq!(
+            (status, &*answer),
+            (StatusCode::OK, "\"action 30\""),
+            "the handler has the body"
+        );
     }
     let (status, answer) = asked(Operation::Action, "31").await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(answer.contains("\"type\":\"urn:orchestra-saga:key-reused\""), "{answer}");
+    assert!(
+        answer.contains("\"type\":\"urn:orchestra-saga:key-reused\""),
+        "{answer}"
+    );
     let outcome = StepOutcome::from_http(status, None, answer.as_bytes());
     assert_eq!(outcome.name(), "unknown");
     let (status, _) = asked(Operation::Action, "3000").await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     let (status, _) = asked(Operation::Compensation, "31").await;
-    assert_eq!(status, StatusCode::OK, "a compensation has a key of its own");
+    assert_eq!(
+        status,
+        StatusCode::OK,
+        "a compensation has a key of its own"
+    );
     for late in [Operation::Action, Operation::Probe] {
         let (status, answer) = asked(late, "30").await;
         assert_eq!((status, late), (StatusCode::CONFLICT, late), "{answer}");

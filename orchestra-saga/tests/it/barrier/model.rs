@@ -39,8 +39,16 @@ pub(crate) fn arrival() -> impl Strategy<Value = Arrival> {
         1 => Just(Work::Refuses),
         1 => Just(Work::Fails),
     ];
-    (0..2u8, 0..2u8, op, 1..4u64, work, prop::bool::weighted(0.1), prop::bool::weighted(0.1)).prop_map(
-        |(saga, step, op, epoch, work, lost, body)| Arrival {
+    (
+        0..2u8,
+        0..2u8,
+        op,
+        1..4u64,
+        work,
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(saga, step, op, epoch, work, lost, body)| Arrival {
             saga,
             step,
             op,
@@ -48,8 +56,7 @@ pub(crate) fn arrival() -> impl Strategy<Value = Arrival> {
             work,
             body: u8::from(body),
             lost,
-        },
-    )
+        })
 }
 
 pub(crate) fn call(arrival: Arrival) -> BarrierCall {
@@ -111,13 +118,11 @@ impl Model {
         let done = self.records.get(&(saga, step, Operation::Action)).cloned();
         if op == Operation::Probe {
             self.epochs.insert(saga, arrival.epoch);
-            return Some(match done {
-                Some(Kept::Done(value)) => Barriered::Replayed(value),
-                _ => {
-                    self.records.insert((saga, step, op), Kept::Nothing);
-                    Barriered::Rejected("it had no effect".to_owned())
-                }
-            });
+            if let Some(Kept::Done(value)) = done {
+                return Some(Barriered::Replayed(value));
+            }
+            self.records.insert((saga, step, op), Kept::Nothing);
+            return Some(Barriered::Rejected("it had no effect".to_owned()));
         }
         let answer = match self.records.get(&(saga, step, op)) {
             Some(Kept::Done(value)) => Barriered::Replayed(*value),
