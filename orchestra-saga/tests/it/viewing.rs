@@ -358,6 +358,49 @@ async fn a_diagram_shows_where_each_step_stands_and_nothing_that_it_says_breaks_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_diagram_tells_what_is_parked_on_the_way_back_from_what_is_parked_on_the_way_there() {
+    let mut d = Definition::builder("trip", "1");
+    let hotel = d
+        .step("hotel", (), |_: Call, (): ()| async { Ok(1_u32) })
+        .compensate(|_: Call, (): (), _: Option<u32>| async {
+            Err(Failure::rejected("the hotel is shut"))
+        });
+    let flight = d
+        .step("flight", hotel, |_: Call, n: u32| async move { Ok(n) })
+        .compensate(|_: Call, _: u32, _: Option<u32>| async { Ok(()) });
+    d.step("pay", flight, |_: Call, _: u32| async {
+        Err::<u32, _>(Failure::rejected("no money"))
+    })
+    .pivot();
+    let builder = Executor::builder(MemoryStore::default()).definition(d.build().expect("valid"));
+    let executor = builder.build().await.expect("built");
+    let saga = executor.start(Start::of("trip")).await.expect("started");
+    let view = executor.settled(saga).await.expect("parked");
+    assert_eq!(view.status, Status::Parked);
+    let diagram = executor.diagram(saga).await.expect("drawn");
+    let expected = "flowchart TD\n    \
+        s0[\"hotel<br/>parked while compensating<br/>the hotel is shut\"]:::stuck\n    \
+        s1[\"flight<br/>compensated\"]:::undone\n    \
+        s2{{\"pay<br/>failed<br/>no money\"}}:::failed\n";
+    let mermaid = diagram.mermaid();
+    assert!(mermaid.starts_with(expected), "{mermaid}");
+    let dot = diagram.dot();
+    let expected = r#"s0 [label="hotel\nparked while compensating\nthe hotel is shut", "#;
+    assert!(dot.contains(expected), "{dot}");
+    let skipped = StepName::new("hotel").expect("valid");
+    executor
+        .skip(saga, &skipped, Operation::Compensation, ada())
+        .await
+        .expect("skipped");
+    let diagram = executor.diagram(saga).await.expect("drawn");
+    assert!(
+        !diagram.mermaid().contains("parked"),
+        "{}",
+        diagram.mermaid()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fork_repeats_a_completed_saga_from_a_step_on() {
     let shop = Shop::open().await;
     let start = Start::of("payment").input(&4_u32).expect("json");
