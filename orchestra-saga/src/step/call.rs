@@ -164,9 +164,19 @@ impl Call {
         Self(Arc::new(attempt))
     }
 
-    /// As another attempt, while nobody else has it.
+    /// Makes another call of it, for tests of steps and participants. Clones stay what they were.
+    ///
+    /// ```
+    /// use orchestra_saga::{Call, Operation};
+    ///
+    /// fn undoing(call: &Call) -> Call {
+    ///     let mut undo = call.clone();
+    ///     undo.edit().op = Operation::Compensation;
+    ///     undo
+    /// }
+    /// ```
     #[cfg(feature = "test-util")]
-    pub(crate) fn edit(&mut self) -> &mut Attempt {
+    pub fn edit(&mut self) -> &mut Attempt {
         Arc::make_mut(&mut self.0)
     }
 
