@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use orchestra_core::Timestamp;
 use orchestra_saga::barrier::sqlite::{Abort, Barrier, Barriered};
-use orchestra_saga::{BarrierCall, Epoch, ErrorKind, Operation};
+use orchestra_saga::{BarrierCall, Epoch, Error, ErrorKind, Failure, Operation};
 use proptest::prelude::*;
 use rusqlite::Connection;
 
@@ -324,5 +324,42 @@ fn tables_without_room_for_bodies_are_given_it_and_keep_their_records() {
         Barrier::install(&db).expect("installed");
         let answer = Barrier::transact(&mut db, &call, |_| Ok(8)).expect("answered");
         assert_eq!(answer, Barriered::Replayed(7));
+    }
+}
+
+#[test]
+fn what_a_barrier_answered_is_the_answer_of_a_step_in_code() {
+    let late = "it was compensated before, and has no effect";
+    let stale = "a coordinator of epoch 4 has been here";
+    let reused = "another body was sent under this key before";
+    let refused = || Err(Failure::rejected("no"));
+    for (answer, result, probed) in [
+        (Barriered::Applied(7), Ok(7), Ok(Some(7))),
+        (Barriered::Replayed(7), Ok(7), Ok(Some(7))),
+        (Barriered::NullCompensation, Ok(0), Ok(None)),
+        (Barriered::Rejected("no".to_owned()), refused(), Ok(None)),
+        (
+            Barriered::Tombstoned,
+            Err(Failure::rejected(late)),
+            Ok(None),
+        ),
+        (
+            Barriered::Stale(Epoch(4)),
+            Err(Failure::unknown(stale)),
+            Err(Failure::unknown(stale)),
+        ),
+        (
+            Barriered::KeyReused,
+            Err(Failure::unknown(reused)),
+            Err(Failure::unknown(reused)),
+        ),
+    ] {
+        assert_eq!(answer.clone().into_result(), result, "{answer:?}");
+        assert_eq!(answer.clone().into_probed(), probed, "{answer:?}");
+    }
+    let failed = |kind| Failure::from(Error::new(kind, "the file"));
+    assert_eq!(failed(ErrorKind::Busy), Failure::retryable("the file"));
+    for kind in [ErrorKind::Store, ErrorKind::Corrupt, ErrorKind::InvalidCall] {
+        assert_eq!(failed(kind), Failure::unknown("the file"));
     }
 }
