@@ -117,6 +117,16 @@ pub enum Resolution {
 }
 
 /// How a saga begins.
+///
+/// ```
+/// use orchestra_saga::event::Started;
+/// use orchestra_saga::{Event, Payload};
+///
+/// let mut started = Started::new("checkout", "1", "hash of the graph", Payload::default());
+/// started.attributes.insert("customer".to_owned(), "ada".to_owned());
+/// let event = Event::SagaStarted(started.into());
+/// assert_eq!(event.name(), "saga_started");
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Started {

@@ -2,8 +2,8 @@
 //!
 //! [`CallLayer`] reads the body and puts the [`BarrierCall`] with its hash into the extensions of the request, so
 //! that a key is not answered twice to different questions. One whose headers are missing or malformed is
-//! answered `400` with a body that names the header, so a coordinator knows that nothing happened. [`respond`] makes the answer that the coordinator understands
-//! ([`StepOutcome::from_http`](crate::StepOutcome::from_http)):
+//! answered `400` with a body that names the header, so a coordinator knows that nothing happened. [`respond`]
+//! makes the answer that the coordinator understands ([`StepOutcome::from_http`](crate::StepOutcome::from_http)):
 //!
 //! | the barrier | answer | the coordinator |
 //! |---|---|---|
@@ -192,8 +192,9 @@ where
 /// The answer to what the barrier did; see [`layer`](self) for which.
 ///
 /// Give it what [`run`](super::sqlite::Barrier::run) returned only once the transaction is committed,
-/// or rolled back where it returned an error; [`transact`](super::sqlite::Barrier::transact) does that. An error of the *commit* is never `Busy` to the
-/// coordinator, since nobody knows whether it took place: answer it as [`undecided`].
+/// or rolled back where it returned an error; [`transact`](super::sqlite::Barrier::transact) does that, in
+/// PostgreSQL as well. An error of the *commit* is never `Busy` to the coordinator, since nobody knows whether it
+/// took place: answer it as [`undecided`].
 ///
 /// ```
 /// use orchestra_saga::barrier::Barriered;
