@@ -4,6 +4,9 @@
 //! repetition, a compensation, the action that comes too late, a refusal, a stale coordinator, a key that comes
 //! again with another body, and a request that is no call at all. At the end a saga in this process asks the same
 //! barrier from a step in code.
+//!
+//! `cargo run -p orchestra-saga --features sqlite,tower --example participant`, or with ` -- 127.0.0.1:8080` at its
+//! end, to serve there and be asked by hand.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -143,6 +146,21 @@ fn balance(db: &Db) -> Result<i64, Failed> {
     Ok(db.lock().query_row(sql, [], |row| row.get(0))?)
 }
 
+/// Serves until it is interrupted.
+async fn by_hand(at: &str, routes: Router) -> Result<(), Failed> {
+    let listener = TcpListener::bind(at).await?;
+    let at = listener.local_addr()?;
+    let saga = SagaId::from_parts(Timestamp::UNIX_EPOCH, 1);
+    println!(
+        "a wallet with 100 cents; each action takes {PRICE}. Ask it, twice, then with another body:\n"
+    );
+    println!(
+        "curl -i http://{at}/wallet -d '{{}}' -H 'x-saga-id: {saga}' -H 'x-step-name: charge' \\\n     \
+         -H 'x-saga-op: action' -H 'x-saga-epoch: 1' -H 'idempotency-key: charge-1'"
+    );
+    Ok(axum::serve(listener, routes).await?)
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
     let db = Arc::new(Mutex::new(open()?));
@@ -150,6 +168,9 @@ async fn main() -> Result<(), Failed> {
         .route("/wallet", routing::post(wallet))
         .layer(CallLayer::new())
         .with_state(Arc::clone(&db));
+    if let Some(at) = std::env::args().nth(1) {
+        return by_hand(&at, routes).await;
+    }
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let at = listener.local_addr()?;
     let mut server = JoinSet::new();
@@ -187,9 +208,9 @@ async fn main() -> Result<(), Failed> {
         ),
         (2, "compensation", 1, "200 null", "nothing to undo"),
         (2, "action", 1, "409", "and the late action is refused"),
-        (3, "action", 1, "200 70", ""),
-        (4, "action", 1, "200 40", ""),
-        (5, "action", 1, "200 10", ""),
+        (3, "action", 1, "200 70", "others pay"),
+        (4, "action", 1, "200 40", "others pay"),
+        (5, "action", 1, "200 10", "others pay"),
         (
             6,
             "action",
@@ -199,13 +220,13 @@ async fn main() -> Result<(), Failed> {
         ),
     ] {
         let answer = ask(at, saga, op, epoch, "{}").await?;
-        println!("saga {saga} {op:<12} epoch {epoch}  {answer:<46} {what}");
+        println!("saga {saga} {op:<12} epoch {epoch}  {answer:<50} {what}");
         if !answer.starts_with(expected) {
             return Err(format!("{answer}, where {expected} was expected").into());
         }
     }
     let answer = ask(at, 5, "action", 1, "{\"cents\":1}").await?;
-    println!("saga 5 under its key, another body  {answer}");
+    println!("saga 5 action, another body    {answer}");
     if !answer.starts_with("422") {
         return Err(format!("{answer} to another body").into());
     }
