@@ -23,7 +23,7 @@ pub(crate) use confirm::CONFIRM;
 pub use handle::{Edges, Handle, Inputs};
 pub use step::StepBuilder;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +37,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::StepName;
 use crate::payload::Payload;
 use crate::retry::Effort;
-use crate::step::{Operation, Step, StepCall};
+use crate::step::{Code, Operation, StepCall};
 use crate::store::Blueprint;
+
+/// So many steps are looked through for a name before it is searched for.
+const SHORT: usize = 8;
 
 /// What happens to a step when the saga goes back, and whether it may fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -100,7 +103,8 @@ pub struct Definition {
     pub(crate) version: Arc<str>,
     pub(crate) hash: Arc<str>,
     pub(crate) steps: Vec<Spec>,
-    pub(crate) numbers: HashMap<StepName, u32>,
+    /// The numbers of the steps, in the order of their names.
+    pub(crate) numbers: Box<[u32]>,
     pub(crate) pivot: Option<u32>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) unwind: Unwind,
@@ -161,7 +165,7 @@ impl Spec {
 /// What is run.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
-    Code(Arc<dyn Step>),
+    Code(Arc<dyn Code>),
     Request(StepCall),
     /// Waits that long.
     Timer(Duration),
@@ -312,7 +316,14 @@ impl Definition {
     }
 
     pub(crate) fn index_of(&self, step: &StepName) -> Option<u32> {
-        self.numbers.get(step).copied()
+        // Most names are those of the definition itself, and most definitions are short.
+        let mut first = (0..).zip(self.steps.iter().take(SHORT));
+        if let Some((number, _)) = first.find(|(_, spec)| spec.name.is(step)) {
+            return Some(number);
+        }
+        let name = |number: &u32| self.spec(*number).name.cmp(step);
+        let found = self.numbers.binary_search_by(name).ok()?;
+        self.numbers.get(found).copied()
     }
 
     /// All steps that depend on this one.

@@ -211,7 +211,7 @@ impl Executor {
     ///
     /// Unfinished sagas stay in the store as they are; the next executor continues them.
     pub async fn shutdown(&self) {
-        self.shared.stop.cancel();
+        self.shared.halt();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }

@@ -127,6 +127,11 @@ impl StepName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether one is a clone of the other.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl fmt::Display for StepName {

@@ -203,9 +203,8 @@ impl Machine {
         started.trace = trace.map(|trace| Arc::from(trace.to_string()));
         started.attributes.clone_from(&start.attributes);
         started.parent = start.parent;
-        let started = Event::SagaStarted(Arc::new(started));
-        let mut events = Vec::new();
-        self.fold(vec![started], now, &mut events);
+        let mut events = vec![Event::SagaStarted(Arc::new(started))];
+        self.fold(&events, now);
         self.follow(now, &mut events);
         events
     }
@@ -249,15 +248,14 @@ impl Machine {
         started.trace.clone_from(&of.state.trace);
         started.attributes = [("fork_by".to_owned(), by.to_string())].into();
         started.fork_of = Some(of.saga);
-        let mut decided = vec![Event::SagaStarted(Arc::new(started))];
+        let mut events = vec![Event::SagaStarted(Arc::new(started))];
         let numbered = (0..).zip(self.definition.steps.iter().zip(&of.state.steps));
         let kept = numbered.filter(|(number, _)| !again.contains(number));
-        decided.extend(kept.map(|(_, (spec, step))| Event::StepCopied {
+        events.extend(kept.map(|(_, (spec, step))| Event::StepCopied {
             step: spec.name.clone(),
             output: step.output.clone().unwrap_or_default(),
         }));
-        let mut events = Vec::with_capacity(decided.len() + 1);
-        self.fold(decided, now, &mut events);
+        self.fold(&events, now);
         self.follow(now, &mut events);
         Ok(events)
     }
@@ -275,31 +273,37 @@ impl Machine {
 
     /// As [`Machine::advance`] without new intents: for an executor that shuts down.
     pub fn settle(&mut self, input: &Input, now: Timestamp, draw: u64) -> Vec<Event> {
-        let settled = settle::settle(&self.definition, &self.state, input, now, draw);
-        let mut events = Vec::with_capacity(settled.len() + 1);
-        self.fold(settled, now, &mut events);
+        let mut events = Vec::new();
+        settle::settle(
+            &self.definition,
+            &self.state,
+            input,
+            (now, draw),
+            &mut events,
+        );
+        self.fold(&events, now);
         events
     }
 
     /// Adds what has become possible.
     pub(crate) fn follow(&mut self, now: Timestamp, events: &mut Vec<Event>) {
         loop {
-            let more = decide::decide(&self.definition, self.saga, &self.state, now);
-            if more.is_empty() {
+            let known = events.len();
+            decide::decide(&self.definition, self.saga, &self.state, now, events);
+            let Some(more @ [_, ..]) = events.get(known..) else {
                 return;
-            }
-            self.fold(more, now, events);
+            };
+            self.fold(more, now);
         }
     }
 
-    fn fold(&mut self, decided: Vec<Event>, now: Timestamp, events: &mut Vec<Event>) {
+    fn fold(&mut self, decided: &[Event], now: Timestamp) {
         for event in decided {
-            let folded = self.state.fold(&self.definition, now, &event);
+            let folded = self.state.fold(&self.definition, now, event);
             debug_assert!(
                 folded.is_ok(),
                 "what this state decides folds into it: {folded:?}"
             );
-            events.push(event);
         }
     }
 

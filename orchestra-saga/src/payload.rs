@@ -1,7 +1,7 @@
 //! Inputs and outputs: JSON documents that are written once and passed along unread.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -96,7 +96,9 @@ impl Payload {
 /// `null`.
 impl Default for Payload {
     fn default() -> Self {
-        Self(Arc::from(RawValue::NULL.to_owned()))
+        static NULL: LazyLock<Arc<RawValue>> =
+            LazyLock::new(|| Arc::from(RawValue::NULL.to_owned()));
+        Self(Arc::clone(&NULL))
     }
 }
 

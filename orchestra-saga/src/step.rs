@@ -12,7 +12,7 @@ mod typed;
 pub use call::{Applied, Attempt, Call, Operation};
 pub(crate) use call::{Beat, Heart};
 pub use request::{Caller, StepCall, StepRequest};
-pub(crate) use typed::{Decode, TypedAction, TypedCompensation, TypedProbe};
+pub(crate) use typed::{Code, Decode, Own, TypedAction, TypedCompensation, TypedProbe};
 
 use std::fmt;
 use std::sync::Arc;

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::definition::{Body, Handle, Inputs, StepBuilder};
 use crate::payload::Payload;
-use crate::step::{Call, Failure, Step, StepOutcome};
+use crate::step::{Call, Failure, Own, Step, StepOutcome};
 
 /// What became of a transaction in two phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -119,10 +119,10 @@ impl Step for Phases {
 pub(crate) fn bodies(participant: &Arc<dyn Participant>) -> (Body, Body, Body) {
     let phase = |second| {
         let participant = Arc::clone(participant);
-        Body::Code(Arc::new(Phases {
+        Body::Code(Arc::new(Own(Phases {
             participant,
             second,
-        }))
+        })))
     };
     (phase(false), phase(true), phase(false))
 }

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::Start;
 use crate::payload::Payload;
-use crate::step::{Call, Failure, Step, StepCall, TypedAction};
+use crate::step::{Call, Failure, Own, Step, StepCall, TypedAction};
 
 /// The longest that a step waits for sagas of its own unless it says otherwise.
 const CHILDREN: Duration = Duration::from_secs(300);
@@ -100,7 +100,7 @@ impl Builder {
         inputs: I,
         step: impl Step + 'static,
     ) -> StepBuilder<'_, I, T> {
-        self.draft(name, &inputs, Body::Code(Arc::new(step)))
+        self.draft(name, &inputs, Body::Code(Arc::new(Own(step))))
     }
 
     /// A step that sends a request through the executor's [`Caller`](crate::Caller); its answer is read

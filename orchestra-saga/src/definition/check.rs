@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,9 +123,11 @@ fn link(steps: &mut [Spec]) {
     }
 }
 
-pub(super) fn numbers(steps: &[Spec]) -> HashMap<StepName, u32> {
-    let names = steps.iter().map(|step| step.name.clone());
-    names.zip(0..).collect()
+/// The numbers of the steps, in the order of their names.
+pub(super) fn numbers(steps: &[Spec]) -> Box<[u32]> {
+    let mut named: Vec<_> = steps.iter().map(|step| &step.name).zip(0..).collect();
+    named.sort_unstable();
+    named.into_iter().map(|(_, number)| number).collect()
 }
 
 pub(super) fn pivot(steps: &[Spec]) -> Option<u32> {

@@ -13,7 +13,7 @@ use crate::definition::{Body, Definition};
 use crate::error::Result;
 use crate::machine::Input;
 use crate::payload::Payload;
-use crate::step::{Beat, Call, Operation, Step, StepCall, StepOutcome};
+use crate::step::{Beat, Call, Operation, StepCall, StepOutcome};
 
 /// Begins a call.
 pub(super) fn begin(
@@ -57,7 +57,7 @@ fn answer(
         Operation::Probe => spec.probe.as_ref(),
     };
     match body {
-        Some(Body::Code(step)) => ask(Arc::clone(step), call).boxed(),
+        Some(Body::Code(step)) => Arc::clone(step).run(call),
         Some(Body::Request(request)) => send(shared, request, &call),
         Some(Body::Children(starts)) => {
             let (shared, starts) = (Arc::clone(shared), Arc::clone(starts));
@@ -73,15 +73,6 @@ fn answer(
             refused(format!("step {} has no {}", call.step, call.op))
         }
     }
-}
-
-async fn ask(step: Arc<dyn Step>, call: Call) -> StepOutcome {
-    let answer = match call.op {
-        Operation::Action => step.act(&call),
-        Operation::Compensation => step.compensate(&call),
-        Operation::Probe => step.probe(&call),
-    };
-    answer.await
 }
 
 fn send(shared: &Shared, request: &StepCall, call: &Call) -> BoxFuture<'static, StepOutcome> {

@@ -77,6 +77,7 @@ pub(super) struct Birth {
 ///
 /// There is one such future for each saga that runs, so it holds little: what is large or rare is
 /// behind a pointer.
+#[expect(clippy::manual_async_fn, reason = "its arguments would be held twice")]
 pub(super) fn drive(mut task: Task, first: First) -> impl Future<Output = ()> {
     async move {
         if matches!(task.ticket, Ticket::Wanted) {
@@ -229,7 +230,7 @@ impl Task {
     /// Ends the task unless a letter has come.
     fn leave_if_empty(&mut self) -> bool {
         let mut running = self.shared.running.lock();
-        let empty = self.inbox.is_empty() || self.shared.stop.is_cancelled();
+        let empty = self.inbox.is_empty() || self.shared.is_stopping();
         if empty {
             drop(running.remove(&self.saga));
         }
@@ -300,7 +301,7 @@ impl Run {
             }
             // A saga whose steps answer at once is no reason for others to wait.
             tokio::task::consume_budget().await;
-            let stopping = self.shared.stop.is_cancelled();
+            let stopping = self.shared.is_stopping();
             let heard = poll_fn(|context| self.poll_next(inbox, stopping, context)).await;
             let decided = self.hear(heard);
             self.carry_out(decided).await?;
@@ -327,9 +328,7 @@ impl Run {
             return Poll::Ready(Heard::Letter(letter));
         }
         // Whoever stops the executor rouses all readers of letters afterwards.
-        if self.shared.stop.is_cancelled() != stopping
-            || self.poll_alarm(stopping, context).is_ready()
-        {
+        if self.shared.is_stopping() != stopping || self.poll_alarm(stopping, context).is_ready() {
             return Poll::Ready(Heard::Woken);
         }
         Poll::Pending
@@ -406,7 +405,7 @@ impl Run {
 
     fn is_over(&self) -> bool {
         let status = Status::of(self.machine.state());
-        let stopping = self.shared.stop.is_cancelled();
+        let stopping = self.shared.is_stopping();
         let asleep = || {
             let soon = self.shared.now() + self.shared.poll;
             self.machine.wake().is_none_or(|wake| wake > soon)
@@ -426,7 +425,7 @@ impl Run {
         }
         let mut events = self.machine.settle(&input, now, self.rng.u64(..));
         let mattered = !events.is_empty();
-        if !self.shared.stop.is_cancelled() {
+        if !self.shared.is_stopping() {
             self.machine.follow(now, &mut events);
         }
         if events.is_empty() {
@@ -484,7 +483,9 @@ impl Run {
     }
 
     async fn append(&mut self, batch: &Append) -> Result<()> {
-        self.shared.store.append(self.shared.claim, batch).await?;
+        // Of the store itself: the pointer is a store too, which costs a future more.
+        let store = &*self.shared.store;
+        store.append(self.shared.claim, batch).await?;
         self.appended(batch)
     }
 
@@ -513,8 +514,11 @@ impl Run {
             let message = "the lease of the partition may have ended";
             return Err(Error::new(ErrorKind::Fenced, message).of(saga));
         }
+        if status.is_terminal() {
+            return Ok(());
+        }
         self.issue(&batch.events);
-        if self.snapshots.note(&batch.events) && !status.is_terminal() {
+        if self.snapshots.note(&batch.events) {
             self.keep_snapshot();
         }
         Ok(())

@@ -1,6 +1,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use orchestra_core::{Clock, Listener, Monotonic, Timestamp, WallClock};
@@ -88,6 +88,8 @@ pub(super) struct Shared {
     watchers: Mutex<HashMap<SagaId, watch::Sender<Status>>>,
     unrecoverable: Mutex<HashSet<SagaId>>,
     fenced: Mutex<Option<String>>,
+    /// As `stop`, for those who look often.
+    stops: AtomicBool,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
@@ -123,6 +125,7 @@ impl Shared {
             watchers: Mutex::default(),
             unrecoverable: Mutex::default(),
             fenced: Mutex::default(),
+            stops: AtomicBool::new(false),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
@@ -165,8 +168,18 @@ impl Shared {
         }
     }
 
+    /// Nothing new is begun from here on.
+    pub(super) fn halt(&self) {
+        self.stops.store(true, Ordering::Release);
+        self.stop.cancel();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stops.load(Ordering::Acquire)
+    }
+
     pub(super) fn check_accepting(&self) -> Result<()> {
-        if self.stop.is_cancelled() {
+        if self.is_stopping() {
             return Err(self.stopping());
         }
         Ok(())
@@ -220,7 +233,9 @@ impl Shared {
     /// Lets every saga that runs see that the executor stops.
     pub(super) fn rouse_all(&self) {
         let running: Vec<_> = self.running.lock().values().cloned().collect();
-        running.iter().for_each(|mailbox| mailbox.rouse());
+        for mailbox in &running {
+            mailbox.rouse();
+        }
     }
 
     pub(super) fn track(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -235,7 +250,7 @@ impl Shared {
             tracing::error!(%error, "saga executor fenced off: another owner claimed its partition");
             self.tell(&Notice::Fenced { error });
         }
-        self.stop.cancel();
+        self.halt();
     }
 
     /// A saga that cannot be continued; it is reported once and not woken again.

@@ -101,11 +101,9 @@ fn body(spec: &Spec, op: Operation) -> Option<&Body> {
 impl Real<'_> {
     fn run(&self, setup: &Setup, spec: &Spec, call: &Call) -> Result<StepOutcome, Violation> {
         let run = async {
-            match (body(spec, call.op), call.op) {
-                (Some(Body::Code(step)), Operation::Action) => step.act(call).await,
-                (Some(Body::Code(step)), Operation::Compensation) => step.compensate(call).await,
-                (Some(Body::Code(step)), Operation::Probe) => step.probe(call).await,
-                (Some(Body::Request(request)), _) => match (request.resolve(call), &self.caller) {
+            match body(spec, call.op) {
+                Some(Body::Code(step)) => Arc::clone(step).run(call.clone()).await,
+                Some(Body::Request(request)) => match (request.resolve(call), &self.caller) {
                     (Ok(request), Some(caller)) => caller.call(request).await,
                     (Ok(_), None) => StepOutcome::Done(setup.output(&call.step)),
                     (Err(reason), _) => StepOutcome::Rejected(reason),

@@ -12,36 +12,45 @@ use crate::id::SagaId;
 use crate::payload::Payload;
 use crate::step::{Applied, Call, Operation};
 
-/// One round of decisions; the caller folds them and asks again until there are none.
+/// Adds one round of decisions; the caller folds them and asks again until there are none.
 pub(super) fn decide(
     definition: &Definition,
     saga: SagaId,
     state: &State,
     now: Timestamp,
-) -> Vec<Event> {
+    events: &mut Vec<Event>,
+) {
     match state.phase {
-        _ if state.is_paused => Vec::new(),
-        Phase::Running => forward(definition, saga, state, now),
-        Phase::Compensating => back(definition, saga, state, now),
-        Phase::Unborn | Phase::Completed | Phase::Compensated => Vec::new(),
+        _ if state.is_paused => {}
+        Phase::Running => forward(definition, saga, state, now, events),
+        Phase::Compensating => back(definition, saga, state, now, events),
+        Phase::Unborn | Phase::Completed | Phase::Compensated => {}
     }
 }
 
-fn forward(definition: &Definition, saga: SagaId, state: &State, now: Timestamp) -> Vec<Event> {
+fn forward(
+    definition: &Definition,
+    saga: SagaId,
+    state: &State,
+    now: Timestamp,
+    events: &mut Vec<Event>,
+) {
     let cause = unwind::cause(definition, state, now);
+    let goes_on = cause.is_none();
     let pivot_open = unwind::is_pivot_open(definition, state);
-    if let Some(cause) = cause.clone().filter(|_| !pivot_open) {
+    if let Some(cause) = cause.filter(|_| !pivot_open) {
         let to = unwind::save_point(definition, state);
         let to = to.map(|step| definition.spec(step).name.clone());
-        return vec![Event::CompensationStarted { cause, to }];
+        return events.push(Event::CompensationStarted { cause, to });
     }
     if state.front.unfinished == 0 {
-        return vec![Event::SagaCompleted];
+        return events.push(Event::SagaCompleted);
     }
     // With a cause, only the pivot in doubt is still asked.
-    let asked = |spec: &Spec| cause.is_none() || spec.kind == Kind::Pivot;
+    let asked = |spec: &Spec| goes_on || spec.kind == Kind::Pivot;
     let open = state.front.open.iter();
-    open.map(|&step| (definition.spec(step), state.step(step)))
+    let begun = open
+        .map(|&step| (definition.spec(step), state.step(step)))
         .filter(|(spec, _)| asked(spec))
         .filter_map(|(spec, step)| match &spec.action {
             Body::Timer(length) => timer(spec, step, *length, now),
@@ -50,8 +59,8 @@ fn forward(definition: &Definition, saga: SagaId, state: &State, now: Timestamp)
                 Some(attempt(definition, saga, state, (spec, step), now))
             }
             _ => None,
-        })
-        .collect()
+        });
+    events.extend(begun);
 }
 
 fn timer(spec: &Spec, step: &StepState, length: Duration, now: Timestamp) -> Option<Event> {
@@ -157,13 +166,12 @@ fn out_of_time(spec: &Spec, step: &StepState) -> Event {
 }
 
 fn input(spec: &Spec, state: &State) -> Payload {
-    let null = Payload::default();
     let value = |source: &Source| match *source {
         Source::Input => state.input.clone(),
-        Source::Step(index) => state.step(index).output.as_ref().unwrap_or(&null).clone(),
+        Source::Step(index) => state.step(index).output.clone().unwrap_or_default(),
     };
     match &spec.shape {
-        Shape::Nothing => null,
+        Shape::Nothing => Payload::default(),
         Shape::One(source) => value(source),
         Shape::Tuple(sources) => Payload::array(sources.iter().map(value)),
         Shape::Named(sources) => Payload::object(
@@ -174,7 +182,13 @@ fn input(spec: &Spec, state: &State) -> Payload {
     }
 }
 
-fn back(definition: &Definition, saga: SagaId, state: &State, now: Timestamp) -> Vec<Event> {
+fn back(
+    definition: &Definition,
+    saga: SagaId,
+    state: &State,
+    now: Timestamp,
+    events: &mut Vec<Event>,
+) {
     if let Some(to) = state.back_to {
         // Whoever gives the saga up does not want it to go forward again.
         let cause = state
@@ -183,14 +197,14 @@ fn back(definition: &Definition, saga: SagaId, state: &State, now: Timestamp) ->
             .map(|reason| Cause::Cancelled { reason });
         let late = state.deadline.is_some_and(|deadline| now >= deadline);
         if let Some(cause) = cause.or_else(|| late.then_some(Cause::TimedOut)) {
-            return vec![Event::CompensationStarted { cause, to: None }];
+            return events.push(Event::CompensationStarted { cause, to: None });
         }
         if state.front.back().dirty.is_empty() {
             let step = definition.spec(to).name.clone();
-            return vec![Event::SagaRestarted { step }];
+            return events.push(Event::SagaRestarted { step });
         }
     } else if state.front.back().dirty.is_empty() {
-        return vec![Event::SagaCompensated];
+        return events.push(Event::SagaCompensated);
     }
     let turn: &[u32] = match definition.unwind {
         Unwind::Parallel => &state.front.back().undoable,
@@ -204,14 +218,14 @@ fn back(definition: &Definition, saga: SagaId, state: &State, now: Timestamp) ->
             .map_or(&[], std::slice::from_ref),
     };
     let steps = turn.iter().rev();
-    steps
+    let begun = steps
         .map(|&step| (definition.spec(step), state.step(step)))
         .filter(|(_, step)| step.action.stage != Stage::Running)
         .filter_map(|(spec, step)| match is_open(spec, step) {
             Some(stage) => is_due(stage, now).then(|| probe(spec, step, now)),
             None => is_due(step.undo().stage, now).then(|| undo(saga, spec, step, now)),
-        })
-        .collect()
+        });
+    events.extend(begun);
 }
 
 /// How far the question has come whether the step took effect, as long as that can be found out.

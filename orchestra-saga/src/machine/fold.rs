@@ -196,9 +196,7 @@ impl StepState {
                 step_deadline,
                 ..
             } => {
-                if let Some(input) = input {
-                    self.input = Some(input.clone());
-                }
+                self.input = input.clone().or_else(|| self.input.take());
                 self.deadline = Some(*step_deadline);
                 self.undo().stage == Stage::Pending && self.action.begin(*attempt)
             }
@@ -239,10 +237,9 @@ impl StepState {
                 retry,
                 ..
             } => {
-                self.rest_mut().reason = Some(reason.clone());
-                self.rest_mut()
-                    .undo
-                    .fail(*attempt, at, *retry, Stage::Rejected)
+                let rest = self.rest_mut();
+                rest.reason = Some(reason.clone());
+                rest.undo.fail(*attempt, at, *retry, Stage::Rejected)
             }
             Event::SagaParked {
                 op, retry, reason, ..
@@ -267,10 +264,9 @@ impl StepState {
             }
             Event::TimerSet { due, .. } => self.action.wait(Stage::Waiting(*due)),
             Event::TimerFired { .. } => self.action.wait(Stage::Done),
-            Event::SignalAwaited { until, .. } => {
-                let stage = until.map_or(Stage::Listening, Stage::Waiting);
-                self.action.wait(stage)
-            }
+            Event::SignalAwaited { until, .. } => self
+                .action
+                .wait(until.map_or(Stage::Listening, Stage::Waiting)),
             Event::ProbeScheduled { attempt, .. } => {
                 let rest = self.rest_mut();
                 let probe = rest.probe.get_or_insert_default();
@@ -285,8 +281,9 @@ impl StepState {
                 retry,
                 ..
             } => {
-                self.rest_mut().reason = Some(reason.clone());
-                let probe = self.rest_mut().probe.get_or_insert_default();
+                let rest = self.rest_mut();
+                rest.reason = Some(reason.clone());
+                let probe = rest.probe.get_or_insert_default();
                 probe.fail(*attempt, at, *retry, Stage::Unknown)
             }
             Event::StepResolved { op, resolution, .. } => self.resolve(*op, resolution),
@@ -353,10 +350,7 @@ impl StepState {
         }
         let probe = self.rest().probe.as_ref();
         if probe.is_some_and(|probe| probe.stage == Stage::Running) {
-            let probe = self.rest_mut().probe.as_mut();
-            probe
-                .into_iter()
-                .for_each(|probe| probe.stage = Stage::Interrupted);
+            self.rest_mut().probe.get_or_insert_default().stage = Stage::Interrupted;
         }
     }
 

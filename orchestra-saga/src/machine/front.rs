@@ -178,7 +178,12 @@ impl Front {
 impl Back {
     /// Of a saga that goes back from here.
     fn of(definition: &Definition, state: &State) -> Self {
-        let mut back = Self::default();
+        let steps = definition.steps.len();
+        let mut back = Self {
+            dirty: Vec::new(),
+            undoable: Vec::new(),
+            children_left: Vec::with_capacity(steps),
+        };
         let goes_back = state.back_to.map(|to| definition.descendants(to));
         for (number, (spec, step)) in (0..).zip(definition.steps.iter().zip(&state.steps)) {
             back.children_left.push(count(spec.children.len()));
@@ -189,7 +194,7 @@ impl Back {
                 back.dirty.push(number);
             }
         }
-        for number in (0..count(definition.steps.len())).rev() {
+        for number in (0..count(steps)).rev() {
             back.clear(definition, number);
         }
         back
@@ -197,8 +202,9 @@ impl Back {
 
     /// Passes on that a step has nothing left to undo, if that is so, and notes whose turn it is.
     fn clear(&mut self, definition: &Definition, number: u32) {
-        let mut next = vec![number];
-        while let Some(number) = next.pop() {
+        // Of a chain none has to wait.
+        let (mut turn, mut waiting) = (Some(number), Vec::new());
+        while let Some(number) = turn.take().or_else(|| waiting.pop()) {
             if self.children_left.get(number as usize) != Some(&0) {
                 continue;
             }
@@ -214,7 +220,7 @@ impl Back {
                 if let Some(left) = self.children_left.get_mut(parent as usize) {
                     *left = left.saturating_sub(1);
                 }
-                next.push(parent);
+                waiting.extend(turn.replace(parent));
             }
         }
     }

@@ -15,20 +15,20 @@ pub(super) fn settle(
     definition: &Definition,
     state: &State,
     input: &Input,
-    now: Timestamp,
-    draw: u64,
-) -> Vec<Event> {
+    (now, draw): (Timestamp, u64),
+    events: &mut Vec<Event>,
+) {
     if let Input::Revoke { reason } = input {
         let revoked = state.phase == Phase::Completed && definition.is_reversible();
         let reason = reason.clone();
-        return only(revoked, || Event::SagaRevoked { reason });
+        events.extend(revoked.then_some(Event::SagaRevoked { reason }));
     }
     if matches!(state.phase, Phase::Unborn) || state.phase.is_terminal() {
-        return Vec::new();
+        return;
     }
     match input {
-        Input::Wake | Input::Revoke { .. } => Vec::new(),
-        Input::Recovered => only(state.is_in_flight(), || Event::SagaRecovered),
+        Input::Wake | Input::Revoke { .. } => {}
+        Input::Recovered => events.extend(state.is_in_flight().then_some(Event::SagaRecovered)),
         Input::Report {
             step,
             op,
@@ -36,7 +36,7 @@ pub(super) fn settle(
             outcome,
         } => {
             let Some(number) = definition.index_of(step) else {
-                return Vec::new();
+                return;
             };
             let report = Report {
                 definition,
@@ -47,28 +47,24 @@ pub(super) fn settle(
                 now,
                 draw,
             };
-            report.events(*op, outcome)
+            report.settle(*op, outcome, events);
         }
-        asked => ask(definition, state, asked),
+        asked => events.extend(ask(definition, state, asked)),
     }
 }
 
-fn only(holds: bool, event: impl FnOnce() -> Event) -> Vec<Event> {
-    holds.then(event).into_iter().collect()
-}
-
 /// What somebody outside asks for.
-fn ask(definition: &Definition, state: &State, input: &Input) -> Vec<Event> {
+fn ask(definition: &Definition, state: &State, input: &Input) -> Option<Event> {
     match input.clone() {
-        Input::Retry { by } => only(state.is_parked(), || Event::SagaRetried { by }),
-        Input::Pause { by } => only(!state.is_paused, || Event::SagaPaused { by }),
-        Input::Resume { by } => only(state.is_paused, || Event::SagaResumed { by }),
-        Input::Cancel { reason } => only(may_cancel(definition, state), || {
-            Event::SagaCancelRequested { reason }
-        }),
+        Input::Retry { by } => state.is_parked().then_some(Event::SagaRetried { by }),
+        Input::Pause { by } => (!state.is_paused).then_some(Event::SagaPaused { by }),
+        Input::Resume { by } => state.is_paused.then_some(Event::SagaResumed { by }),
+        Input::Cancel { reason } => {
+            may_cancel(definition, state).then_some(Event::SagaCancelRequested { reason })
+        }
         Input::Signal { name, id, payload } => {
             let awaited = is_awaited(definition, state, &name, id.as_ref());
-            only(awaited, || Event::SignalReceived { name, id, payload })
+            awaited.then_some(Event::SignalReceived { name, id, payload })
         }
         Input::Heartbeat {
             step,
@@ -76,7 +72,7 @@ fn ask(definition: &Definition, state: &State, input: &Input) -> Vec<Event> {
             details,
         } => {
             let alive = is_in_flight(definition, state, &step, attempt);
-            only(alive, || Event::StepHeartbeat {
+            alive.then_some(Event::StepHeartbeat {
                 step,
                 attempt,
                 details,
@@ -89,14 +85,14 @@ fn ask(definition: &Definition, state: &State, input: &Input) -> Vec<Event> {
             by,
         } => {
             let fits = may_resolve(definition, state, (&step, op), &resolution);
-            only(fits, || Event::StepResolved {
+            fits.then_some(Event::StepResolved {
                 step,
                 op,
                 resolution,
                 by,
             })
         }
-        Input::Wake | Input::Recovered | Input::Report { .. } | Input::Revoke { .. } => Vec::new(),
+        Input::Wake | Input::Recovered | Input::Report { .. } | Input::Revoke { .. } => None,
     }
 }
 
@@ -175,24 +171,26 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    fn events(&self, op: Operation, outcome: &StepOutcome) -> Vec<Event> {
+    fn settle(&self, op: Operation, outcome: &StepOutcome, events: &mut Vec<Event>) {
         let progress = match op {
             Operation::Action => &self.step.action,
             Operation::Compensation => self.step.undo(),
             Operation::Probe => match self.step.rest().probe.as_ref() {
                 Some(probe) => probe,
-                None => return Vec::new(),
+                None => return,
             },
         };
         // A late answer of an attempt that is over is not news.
         if progress.stage != Stage::Running || progress.attempt != self.attempt {
-            return Vec::new();
+            return;
         }
-        match op {
+        let (ended, parked) = match op {
             Operation::Action => self.action(outcome),
             Operation::Compensation => self.compensation(outcome),
-            Operation::Probe => vec![self.probe(outcome, progress)],
-        }
+            Operation::Probe => (self.probe(outcome, progress), None),
+        };
+        events.push(ended);
+        events.extend(parked);
     }
 
     fn probe(&self, outcome: &StepOutcome, progress: &Progress) -> Event {
@@ -233,25 +231,29 @@ impl Report<'_> {
         unwind::must_resolve(self.definition, self.spec, self.step, doubt)
     }
 
-    fn action(&self, outcome: &StepOutcome) -> Vec<Event> {
+    /// How an attempt of the action ended, and that the step is parked if it is.
+    fn action(&self, outcome: &StepOutcome) -> (Event, Option<Event>) {
         match outcome {
-            StepOutcome::Done(output) => vec![Event::StepCompleted {
-                step: self.spec.name.clone(),
-                attempt: self.attempt,
-                output: output.clone(),
-            }],
+            StepOutcome::Done(output) => {
+                let completed = Event::StepCompleted {
+                    step: self.spec.name.clone(),
+                    attempt: self.attempt,
+                    output: output.clone(),
+                };
+                (completed, None)
+            }
             StepOutcome::Rejected(reason)
                 if unwind::is_never_given_up(self.definition, self.spec) =>
             {
                 self.give_up(self.failed(reason, None), reason)
             }
-            StepOutcome::Rejected(reason) => vec![self.failed(reason, None)],
+            StepOutcome::Rejected(reason) => (self.failed(reason, None), None),
             StepOutcome::Retryable { reason, after } => match self.again(reason, *after) {
-                Some(at) => vec![self.failed(reason, Some(at))],
+                Some(at) => (self.failed(reason, Some(at)), None),
                 None => self.give_up(self.failed(reason, None), reason),
             },
             StepOutcome::Unknown(reason) => match self.next_action(None, true) {
-                Some(at) => vec![self.unknown(reason, Some(at))],
+                Some(at) => (self.unknown(reason, Some(at)), None),
                 None => self.give_up(self.unknown(reason, None), reason),
             },
         }
@@ -311,16 +313,11 @@ impl Report<'_> {
     }
 
     /// No fast attempt is left: the step is over, or parked if it may not be given up.
-    fn give_up(&self, last: Event, reason: &str) -> Vec<Event> {
+    fn give_up(&self, last: Event, reason: &str) -> (Event, Option<Event>) {
         let doubt = matches!(last, Event::StepUnknown { .. });
-        if self.is_forward() && self.must_resolve(doubt) {
-            vec![
-                last,
-                self.park(Operation::Action, &self.step.action, reason),
-            ]
-        } else {
-            vec![last]
-        }
+        let parks = self.is_forward() && self.must_resolve(doubt);
+        let park = || self.park(Operation::Action, &self.step.action, reason);
+        (last, parks.then(park))
     }
 
     fn park(&self, op: Operation, progress: &Progress, reason: &str) -> Event {
@@ -337,13 +334,15 @@ impl Report<'_> {
         }
     }
 
-    fn compensation(&self, outcome: &StepOutcome) -> Vec<Event> {
+    /// As [`Self::action`], of the compensation.
+    fn compensation(&self, outcome: &StepOutcome) -> (Event, Option<Event>) {
         let (reason, at) = match outcome {
             StepOutcome::Done(_) => {
-                return vec![Event::CompensationCompleted {
+                let completed = Event::CompensationCompleted {
                     step: self.spec.name.clone(),
                     attempt: self.attempt,
-                }];
+                };
+                return (completed, None);
             }
             StepOutcome::Rejected(reason) => (reason, None),
             StepOutcome::Retryable { reason, after } => (reason, self.next_undo(*after)),
@@ -355,14 +354,8 @@ impl Report<'_> {
             reason: reason.clone(),
             retry: at,
         };
-        if at.is_some() {
-            vec![failed]
-        } else {
-            vec![
-                failed,
-                self.park(Operation::Compensation, self.step.undo(), reason),
-            ]
-        }
+        let park = || self.park(Operation::Compensation, self.step.undo(), reason);
+        (failed, at.is_none().then(park))
     }
 
     fn next_undo(&self, after: Option<Duration>) -> Option<Timestamp> {

@@ -89,7 +89,8 @@ pub(super) fn has_effect(step: &StepState) -> bool {
 pub(super) fn save_point(definition: &Definition, state: &State) -> Option<u32> {
     let &failed = state.front.given_up.first()?;
     // Somebody who gives the saga up wants it undone.
-    if state.cancel.is_some() {
+    let has_none = || definition.steps.iter().all(|spec| spec.save_point == 0);
+    if state.cancel.is_some() || has_none() {
         return None;
     }
     let ready = |&step: &u32| {

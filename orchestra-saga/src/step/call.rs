@@ -223,16 +223,21 @@ impl Call {
     #[expect(clippy::missing_panics_doc, reason = "32 hex digits are a valid key")]
     pub fn key_of(saga: SagaId, step: &StepName, iteration: u32, op: Operation) -> IdempotencyKey {
         const CONTEXT: &[u8; 32] = b"orchestra-saga idempotency key 1";
-        let mut text = Vec::with_capacity(96);
-        text.extend(saga.to_bytes());
-        text.extend(op.as_str().as_bytes());
-        text.push(b'/');
-        text.extend(step.as_str().as_bytes());
-        if iteration > 0 {
-            text.push(b'/');
-            text.extend(iteration.to_le_bytes());
+        let number = iteration.to_le_bytes();
+        let (slash, number): (&[u8], &[u8]) = match iteration {
+            0 => (b"", b""),
+            _ => (b"/", &number),
+        };
+        let (op, step) = (op.as_str().as_bytes(), step.as_str().as_bytes());
+        // The longest text has 16 + 12 + 1 + 64 + 5 bytes.
+        let (mut text, mut length) = ([0; 128], 0);
+        for part in [&saga.to_bytes(), op, b"/", step, slash, number] {
+            if let Some(room) = text.get_mut(length..length + part.len()) {
+                room.copy_from_slice(part);
+                length += part.len();
+            }
         }
-        let hash = blake3::keyed_hash(CONTEXT, &text);
+        let hash = blake3::keyed_hash(CONTEXT, text.get(..length).unwrap_or_default());
         let hex = hash.to_hex();
         let text = hex.as_str().get(..32).unwrap_or_default();
         #[expect(clippy::expect_used, reason = "32 hex digits are a valid key")]

@@ -1,6 +1,7 @@
 //! A store that lives as long as its process.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +14,15 @@ use super::{
     Append, Blueprint, Claim, Entry, Filter, Holder, Open, Position, SagaStore, Snapshot, Summary,
     Timer,
 };
+use crate::definition::count;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Recorded};
 use crate::id::{Epoch, Partition, SagaId, Version};
 
 /// A bounded [`SagaStore`] in memory: for tests, and where losing sagas with the process is right.
 ///
-/// When full it forgets the oldest saga that has ended, with its start key; if none has, a start is
-/// refused as [`Full`](ErrorKind::Full).
+/// When full it forgets the saga that ended first, with its start key; if none has, a start is
+/// refused as [`Full`](ErrorKind::Full). Each saga that is kept takes some kilobytes with its log.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -43,9 +45,13 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Inner {
-    sagas: BTreeMap<SagaId, Row>,
+    sagas: HashMap<SagaId, Row>,
+    /// The same, in order.
+    order: BTreeSet<SagaId>,
+    /// Those that ended, in the order in which they did. One that was purged or revoked since may be among them.
+    ended: VecDeque<SagaId>,
     keys: HashMap<IdempotencyKey, SagaId>,
-    epochs: HashMap<Partition, Epoch>,
+    epochs: BTreeMap<Partition, Epoch>,
     timers: BTreeSet<(Partition, Timestamp, SagaId)>,
     stream: Stream,
     definitions: HashMap<Arc<str>, Blueprint>,
@@ -54,33 +60,54 @@ struct Inner {
 /// Where the events of all sagas stand, in the order of their appends.
 #[derive(Debug, Default)]
 struct Stream {
-    /// How many were dropped from the front.
-    before: u64,
-    places: VecDeque<(SagaId, Version)>,
+    /// Batches by the number of their last event.
+    batches: VecDeque<Batch>,
+    last: u64,
+    /// How many batches are those of sagas that are gone.
+    gone: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    last: u64,
+    saga: SagaId,
+    after: Version,
+    events: u32,
 }
 
 impl Stream {
     fn push(&mut self, append: &Append) {
-        let versions = append.expected.0 + 1..=append.version().0;
-        let places = versions.map(|version| (append.saga, Version(version)));
-        self.places.extend(places);
+        let events = count(append.events.len());
+        self.last += u64::from(events);
+        self.batches.push_back(Batch {
+            last: self.last,
+            saga: append.saga,
+            after: append.expected,
+            events,
+        });
     }
 
-    /// Drops the beginning whose sagas are gone.
-    fn trim(&mut self, lives: impl Fn(&SagaId) -> bool) {
-        while self.places.front().is_some_and(|(saga, _)| !lives(saga)) {
-            self.places.pop_front();
-            self.before += 1;
+    /// A saga with so many batches is gone.
+    fn forget(&mut self, batches: usize, lives: impl Fn(&SagaId) -> bool) {
+        self.gone += batches;
+        // Few looks for each that is dropped, whatever lives on in front of them.
+        if self.gone > 64 && self.gone > self.batches.len() / 2 {
+            self.batches.retain(|batch| lives(&batch.saga));
+            self.gone = 0;
         }
     }
 
-    /// The places after that one, with their numbers.
-    fn after(&self, position: Position) -> impl Iterator<Item = (u64, (SagaId, Version))> + '_ {
+    /// The events after that position, with their numbers.
+    fn after(&self, position: Position) -> impl Iterator<Item = (u64, SagaId, Version)> + '_ {
         let seen = u64::try_from(position.as_u128()).unwrap_or(u64::MAX);
-        let skip = seen.saturating_sub(self.before);
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        let first = self.before + 1;
-        (first..).zip(self.places.iter().copied()).skip(skip)
+        let known = self.batches.partition_point(|batch| batch.last <= seen);
+        let events = self.batches.range(known..).flat_map(|batch| {
+            let first = batch.last - u64::from(batch.events);
+            let numbers = (first + 1..).zip(batch.after.0 + 1..);
+            let numbers = numbers.take(batch.events as usize);
+            numbers.map(|(number, version)| (number, batch.saga, Version(version)))
+        });
+        events.skip_while(move |(number, ..)| *number <= seen)
     }
 }
 
@@ -90,6 +117,8 @@ struct Row {
     summary: Summary,
     start_key: Option<IdempotencyKey>,
     events: Vec<Recorded>,
+    /// How many appends they came in.
+    batches: usize,
     snapshot: Option<Snapshot>,
 }
 
@@ -122,7 +151,15 @@ impl Inner {
         Err(Error::new(ErrorKind::Fenced, message).at_epoch(current))
     }
 
-    fn start(&mut self, claim: Claim, append: &Append, capacity: usize) -> Result<()> {
+    /// Those after that one, in the order of their ids.
+    fn rows(&self, after: Option<SagaId>) -> impl Iterator<Item = &Row> {
+        let first = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.order.range((first, Bound::Unbounded));
+        rest.filter_map(|saga| self.sagas.get(saga))
+    }
+
+    /// Whoever was forgotten for it comes back.
+    fn start(&mut self, claim: Claim, append: &Append, capacity: usize) -> Result<Option<Row>> {
         if let Some(existing) = append.start_key.as_ref().and_then(|key| self.keys.get(key)) {
             let message = "the start key belongs to an earlier start";
             return Err(Error::new(ErrorKind::DuplicateStart, message).of(*existing));
@@ -131,7 +168,7 @@ impl Inner {
             return Err(Error::corrupt("a log begins with saga_started").of(append.saga));
         };
         let definition = Arc::clone(&started.definition);
-        self.make_room(capacity)?;
+        let forgotten = self.make_room(capacity)?;
         if let Some(key) = &append.start_key {
             self.keys.insert(key.clone(), append.saga);
         }
@@ -140,35 +177,39 @@ impl Inner {
             summary: Summary::of(append, claim.partition, definition),
             start_key: append.start_key.clone(),
             events: append.recorded(claim.epoch).collect(),
+            batches: 1,
             snapshot: None,
         };
         self.sagas.insert(append.saga, row);
-        Ok(())
+        self.order.insert(append.saga);
+        Ok(forgotten)
     }
 
-    fn make_room(&mut self, capacity: usize) -> Result<()> {
+    fn make_room(&mut self, capacity: usize) -> Result<Option<Row>> {
         if self.sagas.len() < capacity {
-            return Ok(());
+            return Ok(None);
         }
-        let ended = |(id, row): (&SagaId, &Row)| row.summary.status.is_terminal().then_some(*id);
-        let Some(oldest) = self.sagas.iter().find_map(ended) else {
-            let message = format!("the store holds {capacity} sagas and none has ended");
-            return Err(Error::new(ErrorKind::Full, message));
-        };
-        self.forget(oldest);
-        Ok(())
+        while let Some(first) = self.ended.pop_front() {
+            let row = self.sagas.get(&first);
+            if row.is_some_and(|row| row.summary.status.is_terminal()) {
+                return Ok(self.forget(first));
+            }
+        }
+        let message = format!("the store holds {capacity} sagas and none has ended");
+        Err(Error::new(ErrorKind::Full, message))
     }
 
-    fn forget(&mut self, saga: SagaId) {
-        let Some(row) = self.sagas.remove(&saga) else {
-            return;
-        };
+    fn forget(&mut self, saga: SagaId) -> Option<Row> {
+        let row = self.sagas.remove(&saga)?;
+        self.order.remove(&saga);
         if let Some(key) = &row.start_key {
             self.keys.remove(key);
         }
         self.set_timer(row.partition, saga, (row.summary.wake, None));
         let sagas = &self.sagas;
-        self.stream.trim(|saga| sagas.contains_key(saga));
+        self.stream
+            .forget(row.batches, |saga| sagas.contains_key(saga));
+        Some(row)
     }
 
     fn set_timer(
@@ -188,11 +229,13 @@ impl Inner {
         }
     }
 
-    fn append(&mut self, claim: Claim, append: &Append, capacity: usize) -> Result<()> {
+    /// As [`Inner::start`].
+    fn append(&mut self, claim: Claim, append: &Append, capacity: usize) -> Result<Option<Row>> {
         self.check_claim(claim)?;
+        let mut forgotten = None;
         let before = match self.sagas.get_mut(&append.saga) {
             None if append.expected == Version(0) => {
-                self.start(claim, append, capacity)?;
+                forgotten = self.start(claim, append, capacity)?;
                 None
             }
             None => return Err(stale(append, Version(0))),
@@ -204,6 +247,7 @@ impl Inner {
             }
             Some(row) => {
                 row.events.extend(append.recorded(claim.epoch));
+                row.batches += 1;
                 let definition = Arc::clone(&row.summary.definition);
                 let summary = Summary::of(append, row.partition, definition);
                 std::mem::replace(&mut row.summary, summary).wake
@@ -211,7 +255,10 @@ impl Inner {
         };
         self.set_timer(claim.partition, append.saga, (before, append.wake));
         self.stream.push(append);
-        Ok(())
+        if append.status.is_terminal() {
+            self.ended.push_back(append.saga);
+        }
+        Ok(forgotten)
     }
 
     fn epoch(&self, partition: Partition) -> Epoch {
@@ -274,7 +321,9 @@ impl SagaStore for MemoryStore {
     }
 
     async fn append(&self, claim: Claim, append: &Append) -> Result<Version> {
-        self.inner.lock().append(claim, append, self.capacity)?;
+        let forgotten = self.inner.lock().append(claim, append, self.capacity)?;
+        // Nobody else waits while it is given back.
+        drop(forgotten);
         Ok(append.version())
     }
 
@@ -322,9 +371,8 @@ impl SagaStore for MemoryStore {
                 && filter
                     .partition
                     .is_none_or(|wanted| wanted == row.partition)
-                && filter.after.is_none_or(|after| row.summary.saga > after)
         };
-        let rows = inner.sagas.values().filter(passes).take(filter.limit);
+        let rows = inner.rows(filter.after).filter(passes).take(filter.limit);
         Ok(rows.map(|row| row.summary.clone()).collect())
     }
 
@@ -342,7 +390,7 @@ impl SagaStore for MemoryStore {
 
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>> {
         let inner = self.inner.lock();
-        let entry = |(number, (saga, version)): (u64, (SagaId, Version))| {
+        let entry = |(number, saga, version): (u64, SagaId, Version)| {
             let row = inner.sagas.get(&saga)?;
             let recorded = row.events.get(usize::try_from(version.0).ok()? - 1)?;
             let position = Position::from_u128(u128::from(number));
@@ -376,11 +424,17 @@ impl SagaStore for MemoryStore {
             } = row.summary;
             row.partition == claim.partition && status.is_terminal() && updated < before
         };
-        let found = inner.sagas.values().filter(ended).take(limit);
+        let found = inner.rows(None).filter(ended).take(limit);
         let found: Vec<_> = found.map(|row| row.summary.saga).collect();
-        for &saga in &found {
-            inner.forget(saga);
-        }
+        let forgotten: Vec<_> = found.iter().map(|&saga| inner.forget(saga)).collect();
+        // Those that are gone are not looked for one by one when there is no room.
+        let Inner { ended, sagas, .. } = &mut *inner;
+        ended.retain(|saga| sagas.contains_key(saga));
+        drop(inner);
+        drop(forgotten);
         Ok(found.len())
     }
 }
+
+#[cfg(test)]
+mod tests;
