@@ -79,7 +79,10 @@ async fn main() -> anyhow::Result<()> {
         };
         let id = sagas.start(Start::of("checkout").input(&order)?).await?;
         let view = sagas.wait(id).await?;
-        println!("{customer}: {} {:?}", view.status, view.cause);
+        match &view.cause {
+            None => println!("{customer}: {}", view.status),
+            Some(cause) => println!("{customer}: {}, since {cause}", view.status),
+        }
         ends.push(view.status);
     }
     assert_eq!(ends, [Status::Completed, Status::Compensated]);

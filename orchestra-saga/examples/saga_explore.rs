@@ -37,7 +37,9 @@ impl Shop {
         if (holds, charges) == (wanted, wanted) {
             Ok(())
         } else {
-            Err(format!("there are {holds} holds and {charges} charges"))
+            Err(format!(
+                "the service has holds: {holds}, charges: {charges}"
+            ))
         }
     }
 

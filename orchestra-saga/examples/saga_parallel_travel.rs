@@ -62,7 +62,7 @@ async fn travel(executor: &Executor, day: &str) -> Result<SagaId> {
     let begun = Instant::now();
     let saga = executor.start(Start::of("journey").input(day)?).await?;
     let view = executor.wait(saga).await?;
-    println!("  {} after {:?}", view.status, begun.elapsed());
+    println!("  {} after {:.0?}", view.status, begun.elapsed());
     Ok(saga)
 }
 

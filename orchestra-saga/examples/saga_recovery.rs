@@ -10,18 +10,18 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use orchestra_core::{Backoff, IdempotencyKey};
-use orchestra_saga::barrier::sqlite::{Abort, Barrier, Barriered};
+use orchestra_saga::barrier::sqlite::{Abort, Barrier};
 use orchestra_saga::{
     BarrierCall, Call, Definition, Executor, Failure, Filter, Retry, SqliteStore, Start, Status,
 };
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 const ACCOUNTS: i64 = 10;
 const EACH: i64 = 1_000;
-const TRANSFERS: i64 = 400;
+const TRANSFERS: u32 = 400;
 const KILLS: u32 = 12;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,8 +39,8 @@ fn main() -> Result<()> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "real processes take real time")]
 /// Kills the worker at random moments, lets the last one end, and looks at the books.
+#[expect(clippy::disallowed_methods, reason = "real processes take real time")]
 fn supervise() -> Result<()> {
     let directory = std::env::temp_dir().join(format!("saga-recovery-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
@@ -53,15 +53,24 @@ fn supervise() -> Result<()> {
             .arg(&directory)
             .stdout(Stdio::null())
             .spawn()?;
-        std::thread::sleep(Duration::from_millis(rng.u64(20..250)));
+        let life = rng.u64(20..250);
+        std::thread::sleep(Duration::from_millis(life));
         if worker.try_wait()?.is_some() {
             break;
         }
         worker.kill()?;
         worker.wait()?;
         killed += 1;
+        let Ends {
+            completed,
+            compensated,
+            open,
+        } = ends(&directory)?;
+        let ended = completed + compensated;
+        println!(
+            "killed after {life:3} ms: {ended:3} of {TRANSFERS} transfers had ended, {open:3} had begun"
+        );
     }
-    println!("killed {killed} times");
     let begun = Instant::now();
     let last = Command::new(std::env::current_exe()?)
         .arg("work")
@@ -70,7 +79,7 @@ fn supervise() -> Result<()> {
     if !last.success() {
         return Err("the last worker failed".into());
     }
-    println!("the last one ended all sagas in {:?}", begun.elapsed());
+    println!("the last one ended all sagas in {:.1?}", begun.elapsed());
     let checked = check(&directory);
     std::fs::remove_dir_all(&directory)?;
     checked
@@ -103,16 +112,16 @@ fn work(directory: &Path) -> Result<()> {
             .build()
             .await?;
         let mut sagas = Vec::new();
-        for number in 0..TRANSFERS {
+        for number in 0..i64::from(TRANSFERS) {
             let order = Transfer {
                 from: number % ACCOUNTS,
-                to: (number * 7 + 3) % ACCOUNTS,
-                // Some are larger than any account.
-                cents: if number % 9 == 0 {
-                    EACH * ACCOUNTS * 2
+                // Some go to an account that is not there.
+                to: if number % 9 == 0 {
+                    ACCOUNTS
                 } else {
-                    number % 50 + 1
+                    (number * 7 + 3) % ACCOUNTS
                 },
+                cents: number % 50 + 1,
             };
             // However often it is repeated, it is one saga.
             let key = IdempotencyKey::new(format!("transfer-{number}"))?;
@@ -130,26 +139,26 @@ fn work(directory: &Path) -> Result<()> {
     })
 }
 
-/// Deposits first, so that a withdrawal that is refused leaves something to take back.
+/// Withdraws first: nobody can spend what may still be taken back.
 fn transfer(directory: &Path) -> Result<Definition> {
     let patient = Retry::new(50, Backoff::fixed(Duration::from_millis(20)));
     let mut d = Definition::builder("transfer", "1");
     let order = d.input::<Transfer>();
-    let (deposit, back, withdraw) = (ledger(directory), ledger(directory), ledger(directory));
-    let deposited = d
-        .step("deposit", order, move |call: Call, order: Transfer| {
-            book(deposit.clone(), call, order.to, order.cents)
+    let (withdraw, back, deposit) = (ledger(directory), ledger(directory), ledger(directory));
+    let withdrawn = d
+        .step("withdraw", order, move |call: Call, order: Transfer| {
+            book(withdraw.clone(), call, order.from, -order.cents)
         })
         .retry(patient)
         .compensation_retry(patient)
         .compensate(move |call: Call, order: Transfer, _: Option<i64>| {
-            let booked = book(back.clone(), call, order.to, -order.cents);
+            let booked = book(back.clone(), call, order.from, order.cents);
             async move { booked.await.map(drop) }
         });
-    d.step("withdraw", order, move |call: Call, order: Transfer| {
-        book(withdraw.clone(), call, order.from, -order.cents)
+    d.step("deposit", order, move |call: Call, order: Transfer| {
+        book(deposit.clone(), call, order.to, order.cents)
     })
-    .after(deposited)
+    .after(withdrawn)
     .retry(patient)
     .pivot();
     Ok(d.build()?)
@@ -157,53 +166,70 @@ fn transfer(directory: &Path) -> Result<Definition> {
 
 /// The participant: one transaction with the effect and the barrier's record of it.
 async fn book(path: PathBuf, call: Call, account: i64, cents: i64) -> Result<i64, Failure> {
-    let undo = call.op == orchestra_saga::Operation::Compensation;
-    let booking = move || -> Result<Barriered<i64>> {
-        let mut books = Connection::open(path)?;
-        books.busy_timeout(Duration::from_secs(5))?;
+    let booking = move || -> Result<i64, Failure> {
+        let unopened = |error: rusqlite::Error| Failure::retryable(error.to_string());
+        let mut books = Connection::open(path).map_err(unopened)?;
+        books
+            .busy_timeout(Duration::from_secs(5))
+            .map_err(unopened)?;
         let answer = Barrier::transact(&mut books, &BarrierCall::from(&call), |tx| {
             let change = "UPDATE account SET cents = cents + ?2 WHERE id = ?1 RETURNING cents";
-            let left: i64 = tx.query_row(change, params![account, cents], |row| row.get(0))?;
-            if left < 0 && !undo {
-                return Err(Abort::rejected("the account has not so much"));
+            let left = tx.query_row(change, params![account, cents], |row| row.get(0));
+            match left.optional()? {
+                Some(left) if left < 0 => Err(Abort::rejected("the account has not so much")),
+                Some(left) => Ok(left),
+                None => Err(Abort::rejected("there is no such account")),
             }
-            Ok(left)
         })?;
-        Ok(answer)
+        answer.into_result()
     };
     let booked = tokio::task::spawn_blocking(booking).await;
-    match booked {
-        Ok(Ok(Barriered::Applied(left) | Barriered::Replayed(left))) => Ok(left),
-        Ok(Ok(Barriered::NullCompensation)) => Ok(0),
-        Ok(Ok(Barriered::Rejected(reason))) => Err(Failure::rejected(reason)),
-        Ok(Ok(late)) => Err(Failure::rejected(format!("{late:?}"))),
-        Ok(Err(error)) => Err(Failure::unknown(error.to_string())),
-        Err(error) => Err(Failure::unknown(error.to_string())),
-    }
+    let lost = |error: tokio::task::JoinError| Failure::unknown(error.to_string());
+    booked.map_err(lost)?
 }
 
 fn check(directory: &Path) -> Result<()> {
     let books = Connection::open(ledger(directory))?;
-    let total: i64 = books.query_row("SELECT sum(cents) FROM account", [], |row| row.get(0))?;
+    let sql = "SELECT sum(cents), min(cents) FROM account";
+    let (total, least): (i64, i64) =
+        books.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Ends {
+        completed,
+        compensated,
+        open,
+    } = ends(directory)?;
+    println!("{completed} transfers booked, {compensated} taken back, {open} open, {total} cents");
+    let all = completed + compensated == TRANSFERS as usize;
+    if (total, open) != (ACCOUNTS * EACH, 0) || least < 0 || !all {
+        return Err("the books are wrong".into());
+    }
+    println!("every cent is there");
+    Ok(())
+}
+
+/// How many sagas stand where.
+struct Ends {
+    completed: usize,
+    compensated: usize,
+    open: usize,
+}
+
+fn ends(directory: &Path) -> Result<Ends> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (completed, compensated, others) = runtime.block_on(async {
+    runtime.block_on(async {
         let store = SqliteStore::open(directory.join("sagas.db")).await?;
         let all = Filter::default().limit(usize::MAX);
         let all = orchestra_saga::SagaStore::list(&store, &all).await?;
         store.close().await?;
         let count = |status| all.iter().filter(|saga| saga.status == status).count();
         let (completed, compensated) = (count(Status::Completed), count(Status::Compensated));
-        let others = all.len() - completed - compensated;
-        Result::<_>::Ok((completed, compensated, others))
-    })?;
-    println!(
-        "{completed} transfers booked, {compensated} taken back, {others} open, {total} cents"
-    );
-    if (total, others) != (ACCOUNTS * EACH, 0) || completed + compensated != 400 {
-        return Err("the books are wrong".into());
-    }
-    println!("every cent is there");
-    Ok(())
+        let open = all.len() - completed - compensated;
+        Ok(Ends {
+            completed,
+            compensated,
+            open,
+        })
+    })
 }

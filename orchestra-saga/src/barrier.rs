@@ -14,13 +14,19 @@
 //!    later, nor is what is put off as [`Abort::Retryable`]. So an action that the saga does not give up, a
 //!    retriable one, is put off and never refused: a refusal on record would keep it parked for ever.
 //! 2. A compensation whose action had no effect does nothing and refuses the action from then on.
-//! 3. An action whose compensation was done is refused.
+//! 3. An action whose compensation was done is refused, and whoever probes it hears that as well.
 //! 4. A call with a lower epoch than any seen for the saga is refused.
 //! 5. The record is written in the caller's transaction: it is there exactly if the effect is.
-//! 6. The calls of one saga to one database go one after another, from the barrier to the end of the
+//! 6. A call under the key of work that was done or refused, with another body, is refused and not answered
+//!    from the record: it is not the call that was made before. That needs the body of both
+//!    ([`BarrierCall::with_body`]), which [`layer`] sees to; calls without one are told apart by saga, step and
+//!    operation alone. The bodies are compared byte by byte, as a hash: a coordinator sends the same ones at
+//!    each attempt, and so must a step in code that sends its own.
+//! 7. The calls of one saga to one database go one after another, from the barrier to the end of the
 //!    transaction: of two that arrive at once, the second sees what became of the first.
 //!
-//! (dtm's sub-transaction barrier settles the first three with the same table; the epoch is ours.)
+//! (dtm's sub-transaction barrier settles the first three with the same table; the epoch is ours. The sixth is that
+//! of draft-ietf-httpapi-idempotency-key-header.)
 //!
 //! # How long rows are kept
 //!
@@ -48,7 +54,7 @@ use orchestra_core::IdempotencyKey;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Epoch, SagaId, StepName};
-use crate::step::{Call, Operation, call};
+use crate::step::{Call, Failure, Operation, call};
 
 /// Which call a participant was sent.
 ///
@@ -80,9 +86,34 @@ pub struct BarrierCall {
     pub key: IdempotencyKey,
     /// The coordinator's fencing number.
     pub epoch: Epoch,
+    /// The BLAKE3 hash of the request's body, if that is known; see [`with_body`](Self::with_body).
+    pub body: Option<[u8; 32]>,
 }
 
 impl BarrierCall {
+    /// With this body, so that another call under the same key is not taken for a repetition.
+    ///
+    /// ```
+    /// use orchestra_saga::BarrierCall;
+    ///
+    /// # let mut headers = http::HeaderMap::new();
+    /// # headers.insert("x-saga-id", "01890000-0000-7000-8000-000000000001".parse()?);
+    /// # headers.insert("x-step-name", "charge".parse()?);
+    /// # headers.insert("x-saga-op", "action".parse()?);
+    /// # headers.insert("x-saga-epoch", "3".parse()?);
+    /// # headers.insert("idempotency-key", "k-1".parse()?);
+    /// let call = BarrierCall::from_headers(&headers)?;
+    /// assert_eq!(call.body, None);
+    /// let (one, other) = (call.clone().with_body(b"30"), call.with_body(b"31"));
+    /// assert_ne!(one, other);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = Some(*blake3::hash(body.as_ref()).as_bytes());
+        self
+    }
+
     /// What the headers of [`Call::headers`] say.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self> {
         let step = text(headers, &call::STEP_NAME)?;
@@ -117,11 +148,13 @@ impl BarrierCall {
             op,
             key,
             epoch: Epoch(epoch),
+            body: None,
         })
     }
 }
 
-/// The call itself, for participants in the same process.
+/// The call itself, for participants in the same process. It has no body: the input is in the log, and so the same
+/// at each attempt.
 impl From<&Call> for BarrierCall {
     fn from(call: &Call) -> Self {
         Self {
@@ -131,6 +164,7 @@ impl From<&Call> for BarrierCall {
             op: call.op,
             key: call.key.clone(),
             epoch: call.epoch,
+            body: None,
         }
     }
 }
@@ -182,19 +216,71 @@ pub enum Barriered<T> {
     /// A compensation of an action that had no effect: nothing was undone. A late action is refused
     /// from now on.
     NullCompensation,
-    /// The action comes after its compensation.
+    /// The action, or a probe of it, comes after its compensation: it has no effect any more, and never will.
     Tombstoned,
     /// A coordinator with a higher epoch has been here.
     Stale(Epoch),
+    /// Under this key another body was sent before: nothing was done now, and what was done then is not the
+    /// answer to this.
+    KeyReused,
 }
 
 impl<T> Barriered<T> {
-    /// The answer over HTTP: 200, 422 for a refusal, 409 for a call that came too late.
+    /// The answer over HTTP: 200, 422 for a refusal or a key of another body, 409 for a call that came too late.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Applied(_) | Self::Replayed(_) | Self::NullCompensation => StatusCode::OK,
-            Self::Rejected(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Rejected(_) | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Tombstoned | Self::Stale(_) => StatusCode::CONFLICT,
+        }
+    }
+
+    /// The answer of a step in code: what the work returned, now or before, and the default for a compensation
+    /// of what had no effect. As over HTTP, a refusal and an action that comes too late are
+    /// [rejected](Failure::Rejected); under a key of another body nobody knows what became of the call, and a
+    /// coordinator that was replaced is not the one to know.
+    ///
+    /// The error of a barrier becomes a failure by `?`: [`ErrorKind::Busy`] can be
+    /// [tried again](Failure::Retryable), since nothing happened, and of anything else nobody knows.
+    ///
+    /// ```
+    /// use orchestra_saga::Failure;
+    /// use orchestra_saga::barrier::Barriered;
+    ///
+    /// assert_eq!(Barriered::Replayed(70).into_result(), Ok(70));
+    /// assert_eq!(Barriered::<i64>::NullCompensation.into_result(), Ok(0));
+    /// let poor = Barriered::<i64>::Rejected("not enough money".to_owned());
+    /// assert_eq!(poor.into_result(), Err(Failure::rejected("not enough money")));
+    /// ```
+    pub fn into_result(self) -> Result<T, Failure>
+    where
+        T: Default,
+    {
+        match self {
+            Self::Applied(value) | Self::Replayed(value) => Ok(value),
+            Self::NullCompensation => Ok(T::default()),
+            Self::Rejected(reason) => Err(Failure::Rejected(reason)),
+            Self::Tombstoned => Err(Failure::rejected(TOO_LATE)),
+            Self::Stale(epoch) => Err(Failure::Unknown(stale(epoch))),
+            Self::KeyReused => Err(Failure::unknown(OTHER_BODY)),
+        }
+    }
+
+    /// The answer of a [probe](crate::definition::StepBuilder::probe) in code: what the action returned, or none
+    /// if it has no effect and never will.
+    ///
+    /// ```
+    /// use orchestra_saga::barrier::Barriered;
+    ///
+    /// assert_eq!(Barriered::Replayed(70).into_probed(), Ok(Some(70)));
+    /// assert_eq!(Barriered::<i64>::Tombstoned.into_probed(), Ok(None));
+    /// ```
+    pub fn into_probed(self) -> Result<Option<T>, Failure> {
+        match self {
+            Self::Applied(value) | Self::Replayed(value) => Ok(Some(value)),
+            Self::NullCompensation | Self::Rejected(_) | Self::Tombstoned => Ok(None),
+            Self::Stale(epoch) => Err(Failure::Unknown(stale(epoch))),
+            Self::KeyReused => Err(Failure::unknown(OTHER_BODY)),
         }
     }
 
@@ -203,6 +289,29 @@ impl<T> Barriered<T> {
         match self {
             Self::Applied(value) | Self::Replayed(value) => Some(value),
             _ => None,
+        }
+    }
+}
+
+/// What says in an answer of 422 that the key was used with another body (a problem type of RFC 9457).
+pub(crate) const KEY_REUSED: &str = "urn:orchestra-saga:key-reused";
+
+/// Says [`Barriered::Tombstoned`] to whoever asked.
+const TOO_LATE: &str = "it was compensated before, and has no effect";
+/// Says [`Barriered::KeyReused`].
+const OTHER_BODY: &str = "another body was sent under this key before";
+
+/// Says [`Barriered::Stale`].
+fn stale(epoch: Epoch) -> String {
+    format!("a coordinator of epoch {epoch} has been here")
+}
+
+/// What is busy did nothing; of any other error nobody knows whether it had an effect.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Busy => Self::retryable(error.to_string()),
+            _ => Self::unknown(error.to_string()),
         }
     }
 }

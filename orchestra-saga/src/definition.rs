@@ -138,6 +138,8 @@ pub(crate) struct Spec {
     pub(crate) save_point: u32,
     /// Its compensation may run in any order.
     pub(crate) is_commutative: bool,
+    /// The step that it makes final.
+    pub(crate) confirms: Option<u32>,
 }
 
 impl Spec {
@@ -273,7 +275,7 @@ impl Definition {
 
     /// The definition that a store kept, if it was read from a document.
     pub(crate) fn of_blueprint(blueprint: &Blueprint, config: &Config) -> Result<Self> {
-        let definition = Self::from_json_with(blueprint.document.as_str(), config)?;
+        let definition = Self::kept(blueprint.document.as_str(), config)?;
         if definition.hash == blueprint.hash {
             return Ok(definition);
         }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::definition::{Body, Definition, Kind, Spec};
-use crate::status::{SagaView, StepStatus};
+use crate::status::{SagaView, StepStatus, StepView};
 
 /// The graph of a definition, and of a saga if there is one.
 ///
@@ -56,9 +56,12 @@ impl Diagram {
         let step = steps.into_iter().find(|step| step.name == spec.name);
         let mut lines = vec![spec.name.to_string()];
         if let Some(step) = step {
-            let mut line = label(step.status).to_owned();
-            if step.attempts > 1 || step.compensation_attempts > 0 {
-                let attempts = step.attempts + step.compensation_attempts;
+            let mut line = label(step).to_owned();
+            let attempts = match step.compensation_attempts {
+                0 => step.attempts,
+                undoing => undoing,
+            };
+            if attempts > 1 {
                 // Writing to a text does not fail.
                 let _fits = write!(line, ", {attempts} attempts");
             }
@@ -152,10 +155,11 @@ const fn class(status: StepStatus) -> &'static str {
     }
 }
 
-const fn label(status: StepStatus) -> &'static str {
-    match status {
+fn label(step: &StepView) -> &'static str {
+    match step.status {
         StepStatus::Pending => "pending",
         StepStatus::Running => "running",
+        StepStatus::Parked if step.is_undoing() => "parked while compensating",
         StepStatus::Parked => "parked",
         StepStatus::Completed => "completed",
         StepStatus::Failed => "failed",

@@ -44,7 +44,8 @@ pub enum ErrorKind {
     KeyReused,
     /// This process has no partition of the sagas at the moment.
     NoPartition,
-    /// Another process holds the store.
+    /// Another process holds the store, or this one opened it before. The message names the process where that can
+    /// be known.
     Locked,
     /// The store holds as much as it may.
     Full,

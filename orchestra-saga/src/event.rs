@@ -4,6 +4,7 @@
 //! a `…_scheduled` event that is already durable: the write-ahead intent.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::id::{Epoch, SagaId, StepName, Version};
@@ -39,6 +40,15 @@ impl Recorded {
 }
 
 /// Why a saga is unwound.
+///
+/// ```
+/// use orchestra_saga::{Cause, StepName};
+///
+/// let (step, reason) = (StepName::new("charge")?, "no money".to_owned());
+/// assert_eq!(Cause::Rejected { step, reason }.to_string(), "step charge failed: no money");
+/// assert_eq!(Cause::TimedOut.to_string(), "its time was over");
+/// # Ok::<(), orchestra_saga::InvalidId>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -71,6 +81,20 @@ pub enum Cause {
     },
 }
 
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected { step, reason } => write!(f, "step {step} failed: {reason}"),
+            Self::Unknown { step, reason } => {
+                write!(f, "nobody knows what became of step {step}: {reason}")
+            }
+            Self::Cancelled { reason } => write!(f, "it was cancelled: {reason}"),
+            Self::TimedOut => f.write_str("its time was over"),
+            Self::Revoked { reason } => write!(f, "it was revoked: {reason}"),
+        }
+    }
+}
+
 /// Who intervened by hand, and why: kept with the saga for an audit.
 ///
 /// ```
@@ -96,8 +120,8 @@ impl Operator {
     }
 }
 
-impl std::fmt::Display for Operator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.who, self.why)
     }
 }
@@ -117,6 +141,16 @@ pub enum Resolution {
 }
 
 /// How a saga begins.
+///
+/// ```
+/// use orchestra_saga::event::Started;
+/// use orchestra_saga::{Event, Payload};
+///
+/// let mut started = Started::new("checkout", "1", "hash of the graph", Payload::default());
+/// started.attributes.insert("customer".to_owned(), "ada".to_owned());
+/// let event = Event::SagaStarted(started.into());
+/// assert_eq!(event.name(), "saga_started");
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Started {

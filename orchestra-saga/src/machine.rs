@@ -238,6 +238,12 @@ impl Machine {
         let number = number.ok_or_else(|| refused(format!("it has no step {from}")))?;
         let mut again = self.definition.descendants(number);
         again.insert(number);
+        if let Some((confirmation, tried)) = self.definition.unprepared(&again) {
+            return Err(refused(format!(
+                "{confirmation} would run again, but {tried}, which it makes final, would not: \
+                 begin where everything that is confirmed is tried again"
+            )));
+        }
         let mut started = self.started(of.state.input.clone(), now);
         started.trace.clone_from(&of.state.trace);
         started.attributes = [("fork_by".to_owned(), by.to_string())].into();

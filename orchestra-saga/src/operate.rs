@@ -10,13 +10,14 @@ use crate::diagram::Diagram;
 use crate::error::{Error, Result};
 use crate::event::Operator;
 use crate::executor::Executor;
-use crate::id::SagaId;
+use crate::id::{SagaId, StepName};
 use crate::recovery;
 use crate::status::SagaView;
+use crate::step::Operation;
 use crate::store::Filter;
 
 /// What is done with each of many sagas.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Action {
     /// Parked steps are tried again at once.
@@ -27,6 +28,9 @@ pub enum Action {
     Pause,
     /// They go on after a pause.
     Resume,
+    /// They go on as if this operation were done; see [`Executor::skip`]. A saga without that step is among the
+    /// [failed](Report::failed).
+    Skip(StepName, Operation),
 }
 
 /// What became of many sagas.
@@ -61,7 +65,7 @@ impl Executor {
     ///
     /// let executor = Executor::builder(MemoryStore::default()).build().await?;
     /// let ada = Operator::new("ada", "the bank is back");
-    /// let parked = Filter::of(Status::Parked).limit(1_000);
+    /// let parked = Filter::of(Status::Parked).definition("checkout").limit(1_000);
     /// let report = executor.bulk(&parked, Action::Retry, &ada).await?;
     /// assert_eq!((report.matched, report.changed), (0, 0));
     /// # Ok::<(), orchestra_saga::Error>(())
@@ -83,7 +87,7 @@ impl Executor {
             report.last = Some(last.saga);
             for summary in &page {
                 report.matched += 1;
-                match self.act(summary.saga, action, by).await {
+                match self.act(summary.saga, &action, by).await {
                     Ok(changed) => report.changed += usize::from(changed),
                     Err(error) if report.failed.len() < TOLD => {
                         report.failed.push((summary.saga, error));
@@ -95,12 +99,13 @@ impl Executor {
         Ok(report)
     }
 
-    async fn act(&self, saga: SagaId, action: Action, by: &Operator) -> Result<bool> {
+    async fn act(&self, saga: SagaId, action: &Action, by: &Operator) -> Result<bool> {
         let by = by.clone();
         match action {
             Action::Retry => self.retry(saga, by).await,
             Action::Pause => self.pause(saga, by).await,
             Action::Resume => self.resume(saga, by).await,
+            Action::Skip(step, op) => self.skip(saga, step, *op, by).await,
             Action::Cancel => {
                 let asked = self.cancel(saga, by.to_string()).await?;
                 Ok(asked == crate::executor::Cancel::Requested)

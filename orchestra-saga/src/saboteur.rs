@@ -42,6 +42,8 @@ pub enum Fault {
     ReversesTimers,
     /// Lists show every saga as started.
     ListsOldStatus,
+    /// Lists show the sagas of every definition.
+    ListsEveryDefinition,
     /// Only the first snapshot is kept.
     KeepsTheFirstSnapshot,
     /// An unknown saga has the events of another.
@@ -77,6 +79,7 @@ impl Fault {
         (Self::LosesTimers, "due_timers_come_in_order"),
         (Self::ReversesTimers, "due_timers_come_in_order"),
         (Self::ListsOldStatus, "a_list_shows_the_last_status"),
+        (Self::ListsEveryDefinition, "a_list_shows_the_last_status"),
         (Self::KeepsTheFirstSnapshot, "the_last_snapshot_is_read"),
         (Self::MixesSagas, "sagas_do_not_mix"),
         (Self::LendsTwice, "a_lease_keeps_others_out"),
@@ -265,7 +268,11 @@ impl<S: SagaStore> SagaStore for Saboteur<S> {
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Summary>> {
-        let mut found = self.store.list(filter).await?;
+        let mut filter = filter.clone();
+        if self.fault == Fault::ListsEveryDefinition {
+            filter.definition = None;
+        }
+        let mut found = self.store.list(&filter).await?;
         if self.fault == Fault::ListsOldStatus {
             for line in &mut found {
                 line.status = Status::Started;

@@ -163,6 +163,14 @@ pub struct StepView {
     pub parked: Option<ParkedUntil>,
 }
 
+impl StepView {
+    /// Whether what is parked is its compensation.
+    pub(crate) fn is_undoing(&self) -> bool {
+        self.parked
+            .is_some_and(|parked| parked.op == Operation::Compensation)
+    }
+}
+
 /// A parked operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

@@ -140,7 +140,7 @@ impl From<Failure> for StepOutcome {
 ///
 /// Laws:
 /// 1. `act` may be called several times with one key, also by another process after a crash, and takes
-///    effect at most once: pass [`Call::key`] on to a participant that keeps it (see
+///    effect at most once: pass [`key`](Attempt::key) on to a participant that keeps it (see
 ///    [`barrier`](crate::barrier)), or be idempotent by nature.
 /// 2. `Rejected` and `Retryable` are said only when nothing happened. In doubt: `Unknown`.
 /// 3. `compensate` undoes the effect of `act` of the same saga and step. It also holds when `act` never

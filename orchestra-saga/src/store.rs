@@ -188,7 +188,7 @@ impl Blueprint {
 ///    [`DuplicateStart`](crate::ErrorKind::DuplicateStart) and names it; `find_start` finds it.
 /// 5. `timers` returns the sagas of the partition that are due, the earliest first; the `wake` of the
 ///    last batch counts and none means none.
-/// 6. `list` shows the status of the last batch, ordered by id, in pages.
+/// 6. `list` shows the status of the last batch of what the filter lets through, ordered by id, in pages.
 /// 7. A snapshot is read as it was last saved; it changes nothing else.
 /// 8. Sagas do not see each other's events; an unknown one has none.
 /// 9. `lease` gives nothing while another claim or lease of the partition lasts, and a higher epoch

@@ -7,6 +7,8 @@
 //! instead, which is [`ErrorKind::Busy`]: roll back and repeat, or answer `503`
 //! with `Retry-After`.
 //!
+//! [`Barrier::transact`] is all that most need; in a transaction of your own, ask [`Barrier::run`] and commit.
+//!
 //! Ask the barrier before you lock rows of your own: a transaction that holds them and then waits for
 //! the saga's row can be in a deadlock with one that goes the other way. (PostgreSQL ends one of the two,
 //! which is `Busy` again.)
@@ -19,12 +21,12 @@ use orchestra_core::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{GenericClient, Transaction};
+use tokio_postgres::{Client, GenericClient, Row, Transaction};
 use uuid::Uuid;
 
 use super::BarrierCall;
 pub use super::Barriered;
-use super::verdict::{self, Record, Seen, Verdict};
+use super::verdict::{self, Kept, Record, Seen, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Epoch;
 use crate::sql;
@@ -45,8 +47,18 @@ CREATE TABLE IF NOT EXISTS orchestra_barrier_record (
     op TEXT NOT NULL,
     state TEXT NOT NULL,
     result TEXT NOT NULL,
+    body BYTEA,
     PRIMARY KEY (saga, step, iteration, op)
-);";
+);
+-- Tables of before the bodies were compared have no room for their hashes. Only those are locked.
+DO $$ BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = 'orchestra_barrier_record'::regclass AND attname = 'body' AND NOT attisdropped
+    ) THEN
+        ALTER TABLE orchestra_barrier_record ADD COLUMN body BYTEA;
+    END IF;
+END $$;";
 
 /// Why the participant's own work did not happen.
 pub type Abort = super::Abort<tokio_postgres::Error>;
@@ -65,13 +77,11 @@ pub type Abort = super::Abort<tokio_postgres::Error>;
 /// Barrier::install(db).await?;
 /// let call = BarrierCall::from_headers(&headers)?;
 ///
-/// let tx = db.transaction().await?;
-/// let answer: Barriered<i64> = Barrier::run(&tx, &call, async {
+/// let answer: Barriered<i64> = Barrier::transact(db, &call, async |tx| {
 ///     let sql = "UPDATE account SET balance = balance - 30 RETURNING balance";
 ///     Ok(tx.query_one(sql, &[]).await?.get(0))
 /// })
 /// .await?;
-/// tx.commit().await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -79,11 +89,44 @@ pub type Abort = super::Abort<tokio_postgres::Error>;
 pub struct Barrier;
 
 impl Barrier {
-    /// Creates the barrier's tables unless they are there.
+    /// Creates the barrier's tables unless they are there, and adds to older ones what they lack.
     pub async fn install(db: &impl GenericClient) -> Result<()> {
         db.batch_execute(TABLES)
             .await
             .map_err(|source| failed("installing the tables", source))
+    }
+
+    /// Does the work of a call, or says why not, in a transaction of its own that is over when this returns:
+    /// what [`respond`](super::layer::respond) makes of the result is the answer to give.
+    ///
+    /// An error says that nothing happened, unless it comes of the commit: then nobody knows, and it is
+    /// [`ErrorKind::Store`], never [`ErrorKind::Busy`].
+    ///
+    /// Cancel: before the commit it is rolled back; within it nobody knows.
+    pub async fn transact<T: Serialize + DeserializeOwned>(
+        db: &mut Client,
+        call: &BarrierCall,
+        work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Abort>,
+    ) -> Result<Barriered<T>> {
+        let tx = db
+            .transaction()
+            .await
+            .map_err(|source| failed("beginning a transaction", source).of(call.saga))?;
+        let answer = match Self::run(&tx, call, work(&tx)).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                // Its locks are gone when this returns. What failed is what the caller must hear of.
+                let _gone = tx.rollback().await.is_err();
+                return Err(error);
+            }
+        };
+        tx.commit().await.map_err(|source| {
+            let message = "barrier: whether the transaction was committed is not known";
+            Error::new(ErrorKind::Store, message)
+                .of(call.saga)
+                .caused_by(source)
+        })?;
+        Ok(answer)
     }
 
     /// Does the work of a call, or says why not. The future is polled only if the work is to be done,
@@ -150,8 +193,8 @@ impl Rows<'_> {
     /// Locks the saga and reads; both statements travel together, and the second begins when the first
     /// has the lock.
     async fn see(&self) -> Result<Seen> {
-        let (epoch, records) = try_join(self.touch(), self.records()).await?;
-        Ok(Seen { epoch, records })
+        let (epoch, kept) = try_join(self.touch(), self.kept()).await?;
+        Ok(Seen { epoch, kept })
     }
 
     /// Says that the saga was here, and returns the highest epoch that ever was.
@@ -171,8 +214,8 @@ impl Rows<'_> {
         Ok(Epoch(u64::try_from(highest).unwrap_or_default()))
     }
 
-    async fn records(&self) -> Result<Vec<(String, Record)>> {
-        let sql = "SELECT op, state, result FROM orchestra_barrier_record
+    async fn kept(&self) -> Result<Vec<Kept>> {
+        let sql = "SELECT op, state, result, body FROM orchestra_barrier_record
                    WHERE saga = $1 AND step = $2 AND iteration = $3";
         let (saga, step) = (self.saga(), self.call.step.as_str());
         let iteration = self.iteration();
@@ -188,14 +231,12 @@ impl Rows<'_> {
             )
             .await
             .map_err(|source| self.failed("reading the record", source))?;
-        let text = |row: &tokio_postgres::Row, column: usize| {
-            row.try_get::<_, String>(column)
-                .map_err(|source| self.failed("reading the record", source))
-        };
+        let unread = |source| self.failed("reading the record", source);
+        let text = |row: &Row, column: usize| row.try_get::<_, String>(column).map_err(unread);
         rows.iter()
             .map(|row| {
-                let record = Record::read(self.call, &text(row, 1)?, text(row, 2)?)?;
-                Ok((text(row, 0)?, record))
+                let texts = (text(row, 0)?, &*text(row, 1)?, text(row, 2)?);
+                Kept::read(self.call, texts, row.try_get(3).map_err(unread)?)
             })
             .collect()
     }
@@ -234,8 +275,9 @@ impl Rows<'_> {
     }
 
     async fn keep(&self, record: &Record) -> Result<()> {
-        let sql = "INSERT INTO orchestra_barrier_record (saga, step, op, state, result, iteration)
-                   VALUES ($1, $2, $3, $4, $5, $6)";
+        let sql =
+            "INSERT INTO orchestra_barrier_record (saga, step, op, state, result, iteration, body)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let (saga, iteration) = (self.saga(), self.iteration());
         let texts = [
             self.call.step.as_str(),
@@ -249,6 +291,8 @@ impl Rows<'_> {
             (text, Type::TEXT)
         }));
         values.push((&iteration, Type::INT4));
+        let body = self.call.body.as_ref().map(|hash| &hash[..]);
+        values.push((&body, Type::BYTEA));
         self.tx
             .execute_typed(sql, &values)
             .await

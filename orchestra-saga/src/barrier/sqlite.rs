@@ -8,13 +8,13 @@
 //! participant answers as `503` with `Retry-After`.
 
 use orchestra_core::Timestamp;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::BarrierCall;
 pub use super::Barriered;
-use super::verdict::{self, Record, Seen, Verdict};
+use super::verdict::{self, Kept, Record, Seen, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Epoch;
 use crate::sql;
@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS orchestra_barrier_record (
     op TEXT NOT NULL,
     state TEXT NOT NULL,
     result TEXT NOT NULL,
+    body BLOB,
     PRIMARY KEY (saga, step, iteration, op)
 ) WITHOUT ROWID;";
 
@@ -74,9 +75,10 @@ pub type Abort = super::Abort<rusqlite::Error>;
 pub struct Barrier;
 
 impl Barrier {
-    /// Creates the barrier's tables unless they are there.
+    /// Creates the barrier's tables unless they are there, and adds to older ones what they lack.
     pub fn install(db: &Connection) -> Result<()> {
         db.execute_batch(TABLES)
+            .and_then(|()| add_body(db))
             .map_err(|source| failed("installing the tables", source))
     }
 
@@ -146,6 +148,20 @@ impl Barrier {
     }
 }
 
+/// Tables of before the bodies were compared have no room for their hashes.
+fn add_body(db: &Connection) -> rusqlite::Result<()> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('orchestra_barrier_record') WHERE name = 'body')";
+    let has_body = || db.query_row(sql, [], |row| row.get::<_, bool>(0));
+    if has_body()? {
+        return Ok(());
+    }
+    match db.execute_batch("ALTER TABLE orchestra_barrier_record ADD COLUMN body BLOB") {
+        // Somebody else did it meanwhile.
+        Err(_) if has_body()? => Ok(()),
+        added => added,
+    }
+}
+
 fn failed(what: &str, source: rusqlite::Error) -> Error {
     Error::new(sql::sqlite_kind(&source), format!("barrier: {what} failed")).caused_by(source)
 }
@@ -160,7 +176,7 @@ impl Rows<'_> {
     fn see(&self) -> Result<Seen> {
         Ok(Seen {
             epoch: self.touch()?,
-            records: self.records()?,
+            kept: self.kept()?,
         })
     }
 
@@ -181,20 +197,22 @@ impl Rows<'_> {
         Ok(Epoch(u64::try_from(highest).unwrap_or_default()))
     }
 
-    fn records(&self) -> Result<Vec<(String, Record)>> {
-        let sql = "SELECT op, state, result FROM orchestra_barrier_record
+    fn kept(&self) -> Result<Vec<Kept>> {
+        let sql = "SELECT op, state, result, body FROM orchestra_barrier_record
                    WHERE saga = ?1 AND step = ?2 AND iteration = ?3";
         let step = self.call.step.as_str();
         let values = params![self.call.saga.to_bytes(), step, self.call.iteration];
-        let rows: rusqlite::Result<Vec<(String, String, String)>> =
-            self.tx.prepare_cached(sql).and_then(|mut sql| {
-                let rows =
-                    sql.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-                rows.collect()
-            });
+        let rows = self.tx.prepare_cached(sql).and_then(|mut sql| {
+            let row = |row: &Row<'_>| {
+                let texts: (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok((texts, row.get(3)?))
+            };
+            sql.query_map(values, row)?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        });
         rows.map_err(|source| self.failed("reading the record", source))?
             .into_iter()
-            .map(|(op, state, result)| Ok((op, Record::read(self.call, &state, result)?)))
+            .map(|((op, state, result), body)| Kept::read(self.call, (op, &state, result), body))
             .collect()
     }
 
@@ -230,8 +248,9 @@ impl Rows<'_> {
     }
 
     fn keep(&self, record: &Record) -> Result<()> {
-        let sql = "INSERT INTO orchestra_barrier_record (saga, step, iteration, op, state, result)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let sql =
+            "INSERT INTO orchestra_barrier_record (saga, step, iteration, op, state, result, body)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let call = self.call;
         let (saga, step, op) = (call.saga.to_bytes(), call.step.as_str(), call.op.as_str());
         let values = params![
@@ -240,7 +259,8 @@ impl Rows<'_> {
             call.iteration,
             op,
             record.state(),
-            record.result()
+            record.result(),
+            call.body,
         ];
         self.tx
             .prepare_cached(sql)

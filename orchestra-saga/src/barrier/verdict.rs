@@ -51,16 +51,51 @@ impl Record {
 pub(super) struct Seen {
     /// The highest epoch of any call of the saga, this one's included.
     pub(super) epoch: Epoch,
-    /// The records of the step, by the name of the operation.
-    pub(super) records: Vec<(String, Record)>,
+    /// What is kept of the step.
+    pub(super) kept: Vec<Kept>,
+}
+
+/// A row of an operation.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    /// The name of the operation.
+    pub(super) op: String,
+    pub(super) record: Record,
+    /// The hash of the body that it came with, if that was known.
+    pub(super) body: Option<[u8; 32]>,
+}
+
+impl Kept {
+    pub(super) fn read(
+        call: &BarrierCall,
+        (op, state, result): (String, &str, String),
+        body: Option<Vec<u8>>,
+    ) -> Result<Self> {
+        let hash = |body: Vec<u8>| <[u8; 32]>::try_from(body).map_err(|_other| unreadable(call));
+        Ok(Self {
+            op,
+            record: Record::read(call, state, result)?,
+            body: body.map(hash).transpose()?,
+        })
+    }
 }
 
 impl Seen {
     fn of(&self, op: Operation) -> Option<&Record> {
-        let mut records = self.records.iter();
-        records
-            .find(|(name, _)| name == op.as_str())
-            .map(|(_, record)| record)
+        self.kept(op).map(|kept| &kept.record)
+    }
+
+    fn kept(&self, op: Operation) -> Option<&Kept> {
+        self.kept.iter().find(|kept| kept.op == op.as_str())
+    }
+
+    /// Whether the work of this operation was done or refused for another body.
+    fn is_reused(&self, call: &BarrierCall) -> bool {
+        self.kept(call.op).is_some_and(|kept| {
+            let differs = matches!((kept.body, call.body), (Some(old), Some(new)) if old != new);
+            // Where there was nothing to do, the body did not matter.
+            differs && kept.record != Record::Tombstone
+        })
     }
 }
 
@@ -83,6 +118,7 @@ pub(super) enum Answer {
     NullCompensation,
     Tombstoned,
     Stale(Epoch),
+    KeyReused,
 }
 
 impl Answer {
@@ -96,6 +132,7 @@ impl Answer {
             Self::NullCompensation => Barriered::NullCompensation,
             Self::Tombstoned => Barriered::Tombstoned,
             Self::Stale(epoch) => Barriered::Stale(epoch),
+            Self::KeyReused => Barriered::KeyReused,
         })
     }
 }
@@ -111,6 +148,7 @@ enum Way {
     /// Neither: it asks.
     Ask {
         about: Operation,
+        ended_by: Operation,
     },
 }
 
@@ -124,6 +162,7 @@ const fn way(op: Operation) -> Way {
         },
         Operation::Probe => Way::Ask {
             about: Operation::Action,
+            ended_by: Operation::Compensation,
         },
     }
 }
@@ -138,7 +177,11 @@ pub(super) fn decide(call: &BarrierCall, seen: &Seen) -> Verdict {
         Way::Forth { ended_by } if ended_by.iter().any(|&op| seen.of(op).is_some()) => {
             Verdict::Answer(Answer::Tombstoned)
         }
-        Way::Ask { about } => match (seen.of(about), own) {
+        _ if seen.is_reused(call) => Verdict::Answer(Answer::KeyReused),
+        Way::Ask { ended_by, .. } if seen.of(ended_by).is_some() => {
+            Verdict::Answer(Answer::Tombstoned)
+        }
+        Way::Ask { about, .. } => match (seen.of(about), own) {
             (Some(Record::Done(result)), _) => Verdict::Answer(Answer::Replayed(result.clone())),
             (_, Some(_)) => Verdict::Answer(Answer::Rejected(NO_EFFECT.to_owned())),
             // What was said of it must stay true.

@@ -27,8 +27,12 @@ pub(super) fn saga(number: u64) -> SagaId {
 }
 
 fn started() -> Event {
+    started_by("conformance")
+}
+
+fn started_by(definition: &str) -> Event {
     let input = json!({ "text": "\u{fc}\u{0}'\"" }).into();
-    let mut started = Started::new("conformance", "1", "none", input);
+    let mut started = Started::new(definition, "1", "none", input);
     started.deadline = Some(at(9));
     Event::SagaStarted(Arc::new(started))
 }
@@ -235,8 +239,14 @@ pub(super) async fn due_timers_come_in_order(store: Store) -> Checked {
 
 pub(super) async fn a_list_shows_the_last_status(store: Store) -> Checked {
     let claim = claim(&store).await?;
-    for number in 1..=4 {
-        store.append(claim, &start(saga(number))).await?;
+    for (number, definition) in [(1, "one"), (2, "other"), (3, "one"), (4, "one")] {
+        let start = Append::new(
+            saga(number),
+            Version(0),
+            at(1),
+            vec![started_by(definition)],
+        );
+        store.append(claim, &start).await?;
     }
     let end = async |number, status| {
         let end = more(saga(number), 1, &["end"]).status(status);
@@ -265,6 +275,20 @@ pub(super) async fn a_list_shows_the_last_status(store: Store) -> Checked {
     expect(open == wanted[1..], || format!("{open:?} are open"))?;
     let parked = list(Filter::of(Status::Parked)).await?;
     expect(parked == wanted[2..3], || format!("{parked:?} are parked"))?;
+    let of_one = list(Filter::default().definition("one")).await?;
+    let wanted_of_one = [wanted[0], wanted[2], wanted[3]];
+    expect(of_one == wanted_of_one, || {
+        format!("{of_one:?} are of one definition")
+    })?;
+    let second = Filter::open().definition("one").after(Some(saga(3)));
+    let second = list(second.limit(1)).await?;
+    expect(second == wanted[3..], || {
+        format!("{second:?} is its second open one")
+    })?;
+    let of_none = list(Filter::default().definition("on")).await?;
+    expect(of_none.is_empty(), || {
+        format!("{of_none:?} of no definition")
+    })?;
     let page = list(Filter::default().after(Some(saga(1))).limit(2)).await?;
     expect(page == wanted[1..3], || {
         format!("{page:?} is the second page")

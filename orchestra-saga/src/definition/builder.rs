@@ -178,7 +178,8 @@ impl Builder {
     }
 
     /// The time after which a saga before its point of no return goes back. Five minutes by default, whatever
-    /// it waits for: one that sleeps or waits for people needs more, or `None`.
+    /// it waits for: one that waits for people needs more, or `None`, and one that sleeps for as long before a step that
+    /// can fail is refused by [`build`](Self::build).
     #[must_use]
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.timeout = limit.into();
@@ -200,12 +201,16 @@ impl Builder {
     }
 
     /// Checks the rules and freezes the graph.
-    pub fn build(mut self) -> Result<Definition> {
+    pub fn build(self) -> Result<Definition> {
+        let definition = self.freeze()?;
+        check::sleeps(&definition).map_err(|reason| invalid(&definition.id, &reason))?;
+        Ok(definition)
+    }
+
+    /// As [`build`](Self::build), for sagas that began: what would surprise at the start is no error any more.
+    pub(super) fn freeze(mut self) -> Result<Definition> {
         self.place_confirmations();
-        let fail = |reason: String| {
-            let message = format!("saga definition {:?} is not valid: {reason}", self.id);
-            Error::new(ErrorKind::InvalidDefinition, message)
-        };
+        let fail = |reason: String| invalid(&self.id, &reason);
         for (what, text) in [("id", &self.id), ("version", &self.version)] {
             check::name(what, text).map_err(fail)?;
         }
@@ -245,6 +250,11 @@ impl Builder {
             self.drafts.push(draft);
         }
     }
+}
+
+fn invalid(id: &str, reason: &str) -> Error {
+    let message = format!("saga definition {id:?} is not valid: {reason}");
+    Error::new(ErrorKind::InvalidDefinition, message)
 }
 
 /// Tells handles of one definition from those of another.

@@ -1,5 +1,6 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::step::Draft;
 use super::{Body, Definition, Kind, Source, Spec, Unwind, count};
@@ -83,6 +84,7 @@ fn spec(draft: Draft, index: usize, mark: u64) -> Checked<Spec> {
         heartbeat: draft.heartbeat,
         save_point: draft.save_point,
         is_commutative: draft.is_commutative,
+        confirms: draft.confirms,
     };
     for (op, body) in spec.bodies() {
         match body {
@@ -167,6 +169,42 @@ fn order(steps: &[Spec]) -> Checked<()> {
                 "step {name} is {kind:?}, so step {other}, which can still fail, must come before it"
             ));
         }
+    }
+    Ok(())
+}
+
+/// No saga is made that must go back: one whose pauses before a step that can fail last as long as it may take.
+/// A timeout of zero means just that, and is asked for.
+pub(super) fn sleeps(definition: &Definition) -> Checked<()> {
+    let Some(limit) = definition.timeout.filter(|limit| !limit.is_zero()) else {
+        return Ok(());
+    };
+    if definition.unwind == Unwind::Never {
+        return Ok(());
+    }
+    // The longest chain of pauses up to each step, and the pause at which it was too long.
+    let mut chains: Vec<(Duration, Option<&StepName>)> = Vec::with_capacity(definition.steps.len());
+    for step in &definition.steps {
+        let before = step
+            .parents
+            .iter()
+            .filter_map(|&parent| chains.get(parent as usize));
+        let (slept, too_long) = before.max().copied().unwrap_or_default();
+        if let Some(pause) = too_long.filter(|_| step.is_fallible()) {
+            return Err(format!(
+                "with step {pause} it has slept for its timeout of {limit:?} before step {}, which can fail, \
+                 so it always goes back: it needs a timeout of more than {slept:?}, or none",
+                step.name
+            ));
+        }
+        chains.push(match step.action {
+            Body::Timer(length) => {
+                let slept = slept.saturating_add(length);
+                let is_over = slept >= limit;
+                (slept, too_long.or_else(|| is_over.then_some(&step.name)))
+            }
+            _ => (slept, too_long),
+        });
     }
     Ok(())
 }

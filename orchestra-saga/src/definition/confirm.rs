@@ -4,14 +4,16 @@
 //! after everything that can still fail. Once all that can fail is done, the saga is decided by that very
 //! append, and the confirmations follow until they succeed.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
 use super::step::Draft;
-use super::{Body, Handle, Inputs, Kind, Shape, Source, StepBuilder};
+use super::{Body, Definition, Handle, Inputs, Kind, Shape, Source, StepBuilder};
 use crate::config::Config;
+use crate::id::StepName;
 use crate::step::{Call, Failure, TypedAction, TypedCompensation};
 
 /// What the name of a confirmation adds to that of its step.
@@ -76,6 +78,22 @@ impl Draft {
         };
         let mut draft = Self::new(name, edges, body, config);
         draft.kind = Kind::Retriable;
+        draft.confirms = match of.0 {
+            Source::Step(tried) => Some(tried),
+            Source::Input => None,
+        };
         draft
+    }
+}
+
+impl Definition {
+    /// A confirmation among these steps, and the step that it makes final, which is not among them.
+    pub(crate) fn unprepared(&self, steps: &HashSet<u32>) -> Option<(&StepName, &StepName)> {
+        let numbered = (0..).zip(&self.steps);
+        let mut confirmations = numbered.filter(|(number, _)| steps.contains(number));
+        confirmations.find_map(|(_, spec)| {
+            let tried = spec.confirms.filter(|tried| !steps.contains(tried))?;
+            Some((&spec.name, &self.spec(tried).name))
+        })
     }
 }

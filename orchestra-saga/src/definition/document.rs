@@ -207,7 +207,7 @@ impl Definition {
     /// |---|---|
     /// | `name` | its name, by which later steps read its output |
     /// | `service`, `method`, `endpoint`, `parameters` | the request; `parameters` are the JSON of its body, and there is none without |
-    /// | `sleep_ms` | in place of a request: waits that long |
+    /// | `sleep_ms` | in place of a request: waits that long; see [`Builder::sleep`] for the limit |
     /// | `signal` | in place of a request: waits for a signal of this name, no longer than `timeout_ms` if there is one |
     /// | `kind` | `pivot`, `retriable` or `read_only`; without one it needs a `compensation` |
     /// | `compensation` | a request that undoes it, with its own `timeout_ms` (of one attempt), `retries` and `backoff` |
@@ -239,9 +239,12 @@ impl Definition {
 
     /// Reads a definition from JSON; what it does not say is as in `config`.
     pub fn from_json_with(text: &str, config: &Config) -> Result<Self> {
-        check_length(text)?;
-        let document = serde_json::from_str(text).map_err(|source| unreadable(&source))?;
-        from(&document, config)
+        parsed(text, config)?.build()
+    }
+
+    /// As it was when sagas of it began, which go on by it.
+    pub(super) fn kept(text: &str, config: &Config) -> Result<Self> {
+        parsed(text, config)?.freeze()
     }
 
     /// Reads a definition from YAML: the document of [`Definition::from_json`], which says what may stand in it.
@@ -286,7 +289,7 @@ impl Definition {
             let message = format!("saga definition cannot be read: {source}");
             Error::new(ErrorKind::InvalidDefinition, message)
         })?;
-        from(&document, config)
+        from(&document, config)?.build()
     }
 }
 
@@ -306,7 +309,13 @@ fn unreadable(source: &serde_json::Error) -> Error {
     Error::new(ErrorKind::InvalidDefinition, message)
 }
 
-fn from(document: &Document, config: &Config) -> Result<Definition> {
+fn parsed(text: &str, config: &Config) -> Result<Builder> {
+    check_length(text)?;
+    let document = serde_json::from_str(text).map_err(|source| unreadable(&source))?;
+    from(&document, config)
+}
+
+fn from(document: &Document, config: &Config) -> Result<Builder> {
     let fail = |reason: String| {
         let message = format!("saga definition {:?} is not valid: {reason}", document.id);
         Error::new(ErrorKind::InvalidDefinition, message)
@@ -328,7 +337,7 @@ fn from(document: &Document, config: &Config) -> Result<Definition> {
         last = Some(source);
     }
     let text = serde_json::to_string(document).map_err(|source| unreadable(&source))?;
-    builder.declared(text).build()
+    Ok(builder.declared(text))
 }
 
 type Checked<T> = std::result::Result<T, String>;

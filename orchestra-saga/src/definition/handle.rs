@@ -41,6 +41,12 @@ impl<T> fmt::Debug for Handle<T> {
 }
 
 /// The inputs of a step: nothing `()`, one handle, or a tuple of two to six.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no input of a step",
+    label = "neither `()`, nor a handle, nor a tuple of two to six handles",
+    note = "handles are what `Builder::input` and earlier steps return; their values are read by `serde::de::DeserializeOwned`",
+    note = "what is known before the saga begins is captured by the step, and more than six handles are put together by a step between"
+)]
 pub trait Inputs {
     /// What the step receives.
     type Value: DeserializeOwned + Send + 'static;

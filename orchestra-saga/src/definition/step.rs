@@ -29,6 +29,7 @@ pub(super) struct Draft {
     pub(super) heartbeat: Option<Duration>,
     pub(super) save_point: u32,
     pub(super) is_commutative: bool,
+    pub(super) confirms: Option<u32>,
 }
 
 impl Draft {
@@ -48,6 +49,7 @@ impl Draft {
             heartbeat: None,
             save_point: 0,
             is_commutative: false,
+            confirms: None,
         }
     }
 }

@@ -10,7 +10,8 @@ impl Builder {
     /// A step that waits that long, durably: the process may end meanwhile, and the saga is not in memory.
     /// It runs after its inputs and reads none of them. Before the point of no return the
     /// saga goes back after its [`timeout`](Builder::timeout) also while it sleeps, five minutes by default: set
-    /// that to more than all its pauses, or to `None`.
+    /// that to more than all its pauses, or to `None`. [`Builder::build`] refuses pauses that are longer than the
+    /// timeout by themselves, if a step that can fail follows them.
     ///
     /// ```
     /// use std::time::Duration;

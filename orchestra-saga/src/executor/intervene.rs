@@ -130,6 +130,10 @@ impl Executor {
     /// Runs a completed saga again from a step on, as another saga: the outputs of all steps that do not depend
     /// on it are taken over, and their effects stay those of the first one, which is not changed. Returns the
     /// new saga.
+    ///
+    /// What is [confirmed](crate::definition::StepBuilder::confirm) or committed in two phases was tried or
+    /// prepared under the id of its saga. So a step from which a second part would run again and its first part
+    /// would not is [`ErrorKind::InvalidInput`], as is a saga that has not completed, and nothing is written.
     pub async fn fork(&self, saga: SagaId, from: &StepName, by: Operator) -> Result<SagaId> {
         self.shared.fork(saga, from, &by).await
     }

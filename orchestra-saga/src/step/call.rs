@@ -72,11 +72,35 @@ pub enum Applied {
     Unknown,
 }
 
-/// One attempt of one operation of one step, shared: a clone costs nothing.
+/// One attempt of one operation of one step: an [`Attempt`] that clones share, so a clone costs next to nothing.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// use orchestra_saga::{Call, Definition, Executor, Failure, MemoryStore, Start};
+///
+/// async fn charge(call: Call, cents: u32) -> Result<String, Failure> {
+///     // Who is asked, and under which key a repetition is known.
+///     let headers = call.headers();
+///     assert_eq!(headers["x-step-name"], call.step.as_str());
+///     assert_eq!(headers["idempotency-key"], call.key.as_str());
+///     Ok(format!("{cents} in attempt {}", call.attempt))
+/// }
+///
+/// let mut d = Definition::builder("payment", "1");
+/// let cents = d.input::<u32>();
+/// d.step("charge", cents, charge).pivot();
+/// let executor = Executor::builder(MemoryStore::default()).definition(d.build()?).build().await?;
+/// let view = executor.run(Start::of("payment").input(&30)?).await?;
+/// let said = view.output("charge").map(|output| output.as_str());
+/// assert_eq!(said, Some(r#""30 in attempt 1""#));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, PartialEq)]
 pub struct Call(Arc<Attempt>);
 
-/// What a [`Call`] says.
+/// What a [`Call`] says: its fields are read through the call.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -164,14 +188,24 @@ impl Call {
         Self(Arc::new(attempt))
     }
 
-    /// As another attempt, while nobody else has it.
+    /// Makes another call of it, for tests of steps and participants. Clones stay what they were.
+    ///
+    /// ```
+    /// use orchestra_saga::{Call, Operation};
+    ///
+    /// fn undoing(call: &Call) -> Call {
+    ///     let mut undo = call.clone();
+    ///     undo.edit().op = Operation::Compensation;
+    ///     undo
+    /// }
+    /// ```
     #[cfg(feature = "test-util")]
-    pub(crate) fn edit(&mut self) -> &mut Attempt {
+    pub fn edit(&mut self) -> &mut Attempt {
         Arc::make_mut(&mut self.0)
     }
 
     /// Says that the attempt is alive, and how far it has come: the next attempt finds the last of it in
-    /// [`Call::details`]. Returns once it is durable, so not more often than it is worth an append.
+    /// [`details`](Attempt::details). Returns once it is durable, so not more often than it is worth an append.
     ///
     /// Cancel: it is durable or not.
     pub async fn heartbeat<T: Serialize + ?Sized + Sync>(&self, details: &T) -> Result<()> {

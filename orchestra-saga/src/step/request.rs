@@ -163,7 +163,8 @@ impl StepCall {
     }
 }
 
-/// A request to a participant: send it with [`Call::headers`] and give up after [`Call::budget`].
+/// A request to a participant: send it with [`Call::headers`] and give up after its
+/// [`budget`](crate::step::Attempt::budget).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StepRequest {

@@ -1,8 +1,11 @@
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
+use serde::Deserialize;
 
 use super::StepOutcome;
+use crate::barrier::KEY_REUSED;
 use crate::payload::Payload;
 
 /// The most of a participant's answer that is kept as the reason.
@@ -16,6 +19,7 @@ impl StepOutcome {
     /// | 2xx | `Done` with the JSON of the body; `null` when empty, a string when not JSON |
     /// | 425, 429, or 503 with `Retry-After` | `Retryable` |
     /// | 408, 1xx, any other 5xx | `Unknown`: the work may have been done |
+    /// | 422 with a problem of type `urn:orchestra-saga:key-reused` | `Unknown`: work was done, for another body |
     /// | 3xx and any other 4xx | `Rejected` |
     ///
     /// Without an answer: a connection that was never made is `Retryable`, anything later `Unknown`. A typed
@@ -40,6 +44,7 @@ impl StepOutcome {
                 reason: reason(status, body),
                 after: retry_after,
             },
+            422 if is_of_another_body(body) => Self::Unknown(reason(status, body)),
             300..=399 => Self::Rejected(reason(status, body)),
             400..=499 if status != StatusCode::REQUEST_TIMEOUT => {
                 Self::Rejected(reason(status, body))
@@ -47,6 +52,16 @@ impl StepOutcome {
             _ => Self::Unknown(reason(status, body)),
         }
     }
+}
+
+/// Whether it is a refusal of a key that was used with another body: something may have been done under that key.
+fn is_of_another_body(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Problem<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+    }
+    serde_json::from_slice(body).is_ok_and(|Problem { kind }| kind == KEY_REUSED)
 }
 
 fn output(body: &[u8]) -> Payload {

@@ -6,7 +6,14 @@ use super::Append;
 use crate::id::{Partition, SagaId, Version};
 use crate::status::Status;
 
-/// Which sagas to list.
+/// Which sagas to list: those for which all of it holds.
+///
+/// ```
+/// use orchestra_saga::{Filter, Status};
+///
+/// let stuck = Filter::of(Status::Parked).definition("checkout").limit(10);
+/// assert_eq!(stuck.definition.as_deref(), Some("checkout"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Filter {
@@ -14,6 +21,8 @@ pub struct Filter {
     pub open: Open,
     /// Only those of this status.
     pub status: Option<Status>,
+    /// Only those of the definition with this id, in any version.
+    pub definition: Option<Arc<str>>,
     /// Only those of this partition.
     pub partition: Option<Partition>,
     /// Only those with a greater id, for the next page.
@@ -38,6 +47,7 @@ impl Default for Filter {
         Self {
             open: Open::Any,
             status: None,
+            definition: None,
             partition: None,
             after: None,
             limit: 100,
@@ -60,6 +70,13 @@ impl Filter {
             status: Some(status),
             ..Self::default()
         }
+    }
+
+    /// Those of the definition with this id, in any version.
+    #[must_use]
+    pub fn definition(mut self, id: impl AsRef<str>) -> Self {
+        self.definition = Some(Arc::from(id.as_ref()));
+        self
     }
 
     /// Those of this partition.

@@ -214,7 +214,7 @@ impl JournalStore {
             let disk: Arc<dyn Disk> = Arc::new(Os);
             disk.create_dir(&directory)
                 .map_err(|source| segment::failed(&directory, "creating", source))?;
-            let lock = Lock::take(&directory.join("journal"))?;
+            let lock = Lock::take(&directory, &directory.join("journal"))?;
             Self::open_on(disk, directory, config, Some(lock))
         })
         .await

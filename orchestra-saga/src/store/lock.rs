@@ -1,3 +1,4 @@
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,9 @@ impl Drop for Lock {
 }
 
 impl Lock {
-    pub(super) fn take(store: &Path) -> Result<Self> {
-        let mut path = real(store).into_os_string();
+    /// The lock of a store, which is a file that is called as `stem`.
+    pub(super) fn take(store: &Path, stem: &Path) -> Result<Self> {
+        let mut path = real(stem).into_os_string();
         path.push(".lock");
         let fail = |source: std::io::Error| {
             let message = format!("saga store {} cannot be locked: {source}", store.display());
@@ -62,13 +64,58 @@ fn write_owner(file: &mut File) -> std::io::Result<()> {
 }
 
 fn taken(store: &Path, file: &mut File) -> Error {
-    let mut owner = String::new();
+    let mut text = String::new();
     // The owner may be about to write its number; the lock alone decides.
-    let read = file.read_to_string(&mut owner);
-    let owner = match read {
-        Ok(_) if !owner.trim().is_empty() => format!("process {}", owner.trim()),
-        _ => "another process".to_owned(),
-    };
-    let message = format!("saga store {} is in use by {owner}", store.display());
+    let read = file.read_to_string(&mut text);
+    let owner = read.ok().and_then(|_| text.trim().parse().ok());
+    let holder = Holder::of(owner);
+    let message = format!("saga store {} is in use by {holder}", store.display());
     Error::new(ErrorKind::Locked, message)
+}
+
+/// Who has a store, as far as its lock file tells.
+enum Holder {
+    Here,
+    Process(u32),
+    /// The process of that number is not to be seen.
+    Hidden(u32),
+    Unknown,
+}
+
+impl Holder {
+    fn of(owner: Option<u32>) -> Self {
+        match owner {
+            Some(owner) if owner == std::process::id() => Self::Here,
+            Some(owner) if is_seen(owner) => Self::Process(owner),
+            Some(owner) => Self::Hidden(owner),
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// Whether there is such a process; where that cannot be known there is.
+fn is_seen(process: u32) -> bool {
+    let all = Path::new("/proc");
+    !all.join("self").exists() || all.join(process.to_string()).exists()
+}
+
+/// Who it is, and what to do.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ELSEWHERE: &str = "give this one another path, or let them share a PostgresStore";
+        match self {
+            Self::Here => f.write_str(
+                "this process already: open it once and share clones of it, or close the first",
+            ),
+            Self::Process(owner) => {
+                write!(f, "process {owner}: end that process, {ELSEWHERE}")
+            }
+            Self::Hidden(owner) => write!(
+                f,
+                "process {owner} of another container, or a child that this process left behind: \
+                 end it, {ELSEWHERE}"
+            ),
+            Self::Unknown => write!(f, "another process: end it, {ELSEWHERE}"),
+        }
+    }
 }

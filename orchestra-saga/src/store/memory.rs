@@ -365,6 +365,10 @@ impl SagaStore for MemoryStore {
             filter.status.is_none_or(|wanted| wanted == status)
                 && (filter.open == Open::Any || !status.is_terminal())
                 && filter
+                    .definition
+                    .as_ref()
+                    .is_none_or(|wanted| *wanted == row.summary.definition)
+                && filter
                     .partition
                     .is_none_or(|wanted| wanted == row.partition)
         };

@@ -106,7 +106,7 @@ impl SqliteStore {
     }
 
     fn open_blocking(path: PathBuf) -> Result<Self> {
-        let lock = Lock::take(&path)?;
+        let lock = Lock::take(&path, &path)?;
         let connection = schema::open(&path)?;
         let copier = schema::open_copier(&path)?;
         let (jobs, queue) = mpsc::channel(QUEUE);

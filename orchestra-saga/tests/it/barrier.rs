@@ -1,12 +1,14 @@
 //! The barrier under random interleavings, against a model.
 
+#[cfg(feature = "tower")]
+mod layer;
 mod model;
 
 use std::collections::HashMap;
 
 use orchestra_core::Timestamp;
 use orchestra_saga::barrier::sqlite::{Abort, Barrier, Barriered};
-use orchestra_saga::{BarrierCall, Epoch, ErrorKind, Operation};
+use orchestra_saga::{BarrierCall, Epoch, Error, ErrorKind, Failure, Operation};
 use proptest::prelude::*;
 use rusqlite::Connection;
 
@@ -91,6 +93,7 @@ fn a_call_that_does_nothing_fences_older_coordinators_too() {
             op,
             epoch,
             work,
+            body: 0,
             lost: false,
         };
         let tx = Barrier::begin(db).expect("begun");
@@ -124,6 +127,7 @@ fn what_is_put_off_leaves_nothing_and_may_succeed_later() {
         op: Operation::Action,
         epoch: 1,
         work: Work::Succeeds,
+        body: 0,
         lost: false,
     };
     let put_off = Barrier::transact::<i64>(&mut db, &call(arrival), |tx| {
@@ -162,6 +166,7 @@ fn a_commit_that_fails_is_in_doubt_and_not_busy() {
         op: Operation::Action,
         epoch: 1,
         work: Work::Succeeds,
+        body: 0,
         lost: false,
     };
     let answer = Barrier::transact(&mut db, &call(arrival), |tx| {
@@ -181,6 +186,7 @@ fn a_barrier_outside_a_transaction_is_refused() {
         op: Operation::Action,
         epoch: 1,
         work: Work::Succeeds,
+        body: 0,
         lost: false,
     };
     let answer = Barrier::run(&db, &call(arrival), |_| Ok(1));
@@ -207,6 +213,7 @@ fn what_is_pruned_is_forgotten_and_nothing_else() {
             op: Operation::Action,
             epoch: 1,
             work: Work::Succeeds,
+            body: 0,
             lost: false,
         };
         let tx = Barrier::begin(db).expect("begun");
@@ -260,4 +267,99 @@ fn an_operation_that_is_none_is_refused_by_name() {
     let error = BarrierCall::from_headers(&headers).expect_err("no operation");
     assert_eq!(error.kind(), ErrorKind::InvalidCall);
     assert!(error.to_string().contains("x-saga-op"), "{error}");
+}
+
+#[test]
+fn a_key_with_another_body_is_refused_and_the_same_body_answered_again() {
+    let mut db = participant();
+    let arrival = Arrival {
+        saga: 0,
+        step: 0,
+        op: Operation::Action,
+        epoch: 1,
+        work: Work::Succeeds,
+        body: 0,
+        lost: false,
+    };
+    let other = Arrival { body: 1, ..arrival };
+    for (arrival, expected) in [
+        (arrival, Barriered::Applied(1)),
+        (other, Barriered::KeyReused),
+        (arrival, Barriered::Replayed(1)),
+    ] {
+        let tx = Barrier::begin(&mut db).expect("begun");
+        assert_eq!(serve(&tx, arrival, 1), Some(expected));
+        tx.commit().expect("committed");
+    }
+    assert_eq!(effects(&db), HashMap::from([((0, 0), 1)]));
+}
+
+#[test]
+fn tables_without_room_for_bodies_are_given_it_and_keep_their_records() {
+    let mut db = Connection::open_in_memory().expect("opened");
+    db.execute_batch(
+        "CREATE TABLE orchestra_barrier_record (
+             saga BLOB NOT NULL, step TEXT NOT NULL, iteration INTEGER NOT NULL DEFAULT 0, op TEXT NOT NULL,
+             state TEXT NOT NULL, result TEXT NOT NULL, PRIMARY KEY (saga, step, iteration, op)
+         ) WITHOUT ROWID;",
+    )
+    .expect("created");
+    let arrival = Arrival {
+        saga: 0,
+        step: 0,
+        op: Operation::Action,
+        epoch: 1,
+        work: Work::Succeeds,
+        body: 0,
+        lost: false,
+    };
+    let call = call(arrival);
+    let row = "INSERT INTO orchestra_barrier_record VALUES (?1, ?2, ?3, 'action', 'done', '7')";
+    db.execute(
+        row,
+        (call.saga.to_bytes(), call.step.as_str(), call.iteration),
+    )
+    .expect("kept");
+    for _ in 0..2 {
+        Barrier::install(&db).expect("installed");
+        let answer = Barrier::transact(&mut db, &call, |_| Ok(8)).expect("answered");
+        assert_eq!(answer, Barriered::Replayed(7));
+    }
+}
+
+#[test]
+fn what_a_barrier_answered_is_the_answer_of_a_step_in_code() {
+    let late = "it was compensated before, and has no effect";
+    let stale = "a coordinator of epoch 4 has been here";
+    let reused = "another body was sent under this key before";
+    let refused = || Err(Failure::rejected("no"));
+    for (answer, result, probed) in [
+        (Barriered::Applied(7), Ok(7), Ok(Some(7))),
+        (Barriered::Replayed(7), Ok(7), Ok(Some(7))),
+        (Barriered::NullCompensation, Ok(0), Ok(None)),
+        (Barriered::Rejected("no".to_owned()), refused(), Ok(None)),
+        (
+            Barriered::Tombstoned,
+            Err(Failure::rejected(late)),
+            Ok(None),
+        ),
+        (
+            Barriered::Stale(Epoch(4)),
+            Err(Failure::unknown(stale)),
+            Err(Failure::unknown(stale)),
+        ),
+        (
+            Barriered::KeyReused,
+            Err(Failure::unknown(reused)),
+            Err(Failure::unknown(reused)),
+        ),
+    ] {
+        assert_eq!(answer.clone().into_result(), result, "{answer:?}");
+        assert_eq!(answer.clone().into_probed(), probed, "{answer:?}");
+    }
+    let failed = |kind| Failure::from(Error::new(kind, "the file"));
+    assert_eq!(failed(ErrorKind::Busy), Failure::retryable("the file"));
+    for kind in [ErrorKind::Store, ErrorKind::Corrupt, ErrorKind::InvalidCall] {
+        assert_eq!(failed(kind), Failure::unknown("the file"));
+    }
 }

@@ -84,14 +84,17 @@ async fn a_saga_without_time_goes_back_at_once_and_one_without_limit_does_not() 
         let first = d
             .step("first", (), |_: Call, (): ()| async { Ok(1) })
             .compensate(|_: Call, (): (), _: Option<u32>| async { Ok(()) });
-        let slept = d.sleep("nap", first, Duration::from_secs(3_600));
-        d.step("last", slept, |_: Call, (): ()| async { Ok(1) })
+        let slept = d.sleep("nap", first, Duration::from_secs(200));
+        let told = d.signal("told", slept, "go", None);
+        d.step("last", told, |_: Call, (): ()| async { Ok(1) })
             .read_only();
         d.build().expect("valid")
     };
     let mut config = Config::default();
+    let begun = tokio::time::Instant::now();
     let view = run(config, waits(&config)).await;
     assert_eq!(view.cause, Some(Cause::TimedOut));
+    assert_eq!(begun.elapsed().as_secs(), 300);
     config.execution.timeout = Some(Duration::ZERO);
     let begun = tokio::time::Instant::now();
     let view = run(config, waits(&config)).await;
@@ -99,7 +102,10 @@ async fn a_saga_without_time_goes_back_at_once_and_one_without_limit_does_not() 
     assert!(begun.elapsed() < Duration::from_secs(1));
     config.execution.timeout = None;
     let executor = executor(config, waits(&config)).await;
-    let view = executor.run(Start::of("busy")).await.expect("ended");
+    let saga = executor.start(Start::of("busy")).await.expect("started");
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    executor.signal(saga, "go", None, &()).await.expect("told");
+    let view = executor.wait(saga).await.expect("ended");
     assert_eq!(view.status, Status::Completed);
 }
 
@@ -382,4 +388,34 @@ async fn a_document_of_the_store_goes_by_the_configuration_of_the_executor() {
         wrong.expect_err("refused").kind(),
         ErrorKind::InvalidDefinition
     );
+}
+
+/// A change of the configuration refuses new definitions; a saga in flight has the deadline that it began with.
+#[tokio::test(start_paused = true)]
+async fn a_saga_in_flight_goes_on_though_its_pause_is_now_too_long() {
+    const PATIENT: &str = r#"{
+        "id": "patient", "version": "1",
+        "steps": [
+            { "name": "nap", "sleep_ms": 600000 },
+            { "name": "ask", "signal": "go", "timeout_ms": 1000, "kind": "read_only" }
+        ]
+    }"#;
+    let store = Arc::<MemoryStore>::default();
+    let build = async |config: Config, text: &str| {
+        let definition = Definition::from_json_with(text, &config).expect("valid");
+        let builder = Executor::builder(Arc::clone(&store)).config(config);
+        builder.definition(definition).build().await.expect("built")
+    };
+    let mut config = Config::default();
+    config.execution.timeout = None;
+    let first = build(config, PATIENT).await;
+    let saga = first.start(Start::of("patient")).await.expect("started");
+    first.shutdown().await;
+    config = Config::default();
+    let refused = Definition::from_json_with(PATIENT, &config).expect_err("too long");
+    assert_eq!(refused.kind(), ErrorKind::InvalidDefinition);
+    let second = build(config, &PATIENT.replace("600000", "100")).await;
+    second.signal(saga, "go", None, &3).await.expect("told");
+    let view = second.wait(saga).await.expect("ended");
+    assert_eq!(view.status, Status::Completed);
 }

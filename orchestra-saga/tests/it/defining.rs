@@ -1,7 +1,9 @@
 //! The rules that a definition is checked by.
 
+use std::time::Duration;
+
 use orchestra_core::ServiceName;
-use orchestra_saga::definition::Builder;
+use orchestra_saga::definition::{Builder, Unwind};
 use orchestra_saga::{Call, Definition, ErrorKind, Failure, Handle, StepCall};
 use serde_json::Value;
 
@@ -110,7 +112,7 @@ fn a_request_needs_a_request_that_undoes_it_and_valid_templates() {
 fn the_hash_covers_the_graph_and_not_the_patience() {
     let hash = |name: &str, seconds: u64| {
         let mut d = begin();
-        let limit = std::time::Duration::from_secs(seconds);
+        let limit = Duration::from_secs(seconds);
         d.step(name, (), fine).timeout(limit).read_only();
         d.build().expect("valid").hash().to_owned()
     };
@@ -146,4 +148,48 @@ fn public_types_are_send_and_sync() {
     check::<orchestra_saga::StepRequest>();
     #[cfg(feature = "sqlite")]
     check::<orchestra_saga::SqliteStore>();
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Sleeps for two and three minutes in one branch and for four in the other.
+fn drowsy() -> Builder {
+    let mut d = begin();
+    let first = d.sleep("first", (), 2 * MINUTE);
+    let between = d.step("between", (), fine).after(first).compensate(undo);
+    let second = d.sleep("second", between, 3 * MINUTE);
+    let other = d.sleep("other", (), 4 * MINUTE);
+    d.step("pay", (), fine).after(second).after(other).pivot();
+    d
+}
+
+#[test]
+fn a_saga_that_must_go_back_since_it_sleeps_too_long_is_not_built() {
+    for limit in [MINUTE, 5 * MINUTE] {
+        let said = refusal(drowsy().timeout(limit));
+        let (pause, step) = if limit == MINUTE {
+            ("first", "between")
+        } else {
+            ("second", "pay")
+        };
+        assert!(said.contains(&format!("with step {pause} ")), "{said}");
+        assert!(said.contains(&format!("before step {step}, ")), "{said}");
+    }
+    // Five minutes is what it may take unless somebody says otherwise.
+    assert!(refusal(drowsy()).contains("more than 300s, or none"));
+    let enough = 5 * MINUTE + Duration::from_millis(1);
+    drowsy().timeout(enough).build().expect("in time");
+    drowsy().timeout(None).build().expect("no limit");
+    let never = drowsy().timeout(MINUTE).unwind(Unwind::Never);
+    never.build().expect("it never goes back");
+}
+
+#[test]
+fn what_cannot_fail_may_be_slept_for() {
+    let mut d = begin();
+    let paid = d.step("pay", (), fine).pivot();
+    let later = d.sleep("a_week", paid, 10_080 * MINUTE);
+    d.step("remind", (), fine).after(later).retriable();
+    d.sleep("at_last", later, MINUTE);
+    d.build().expect("the point of no return is past");
 }

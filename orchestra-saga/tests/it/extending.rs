@@ -409,6 +409,15 @@ async fn two_phases_commit_all_or_none() {
         } else {
             assert_eq!(view.status, Status::Completed);
             assert_eq!((one.get("one"), two.get("two")), (Some(&true), Some(&true)));
+            // What is prepared anew must be all that is committed anew.
+            for (from, unprepared) in [("one", "two"), ("one.confirm", "one")] {
+                let from = StepName::new(from).expect("valid");
+                let refused = executor.fork(view.id, &from, ada()).await;
+                let refused = refused.expect_err("unprepared");
+                assert_eq!(refused.kind(), orchestra_saga::ErrorKind::InvalidInput);
+                let names = format!("{unprepared}.confirm would run again");
+                assert!(refused.to_string().contains(&names), "{refused}");
+            }
         }
     }
     let executor = executor([]).await;

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use orchestra_saga::{ErrorKind, SqliteStore};
+use orchestra_saga::{ErrorKind, JournalStore, SqliteStore};
 
 #[tokio::test]
 async fn a_store_is_taken_whatever_name_it_is_opened_by() {
@@ -16,6 +16,59 @@ async fn a_store_is_taken_whatever_name_it_is_opened_by() {
     let second = SqliteStore::open(&link).await.expect_err("taken");
     assert_eq!(second.kind(), ErrorKind::Locked);
     store.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn who_is_locked_out_is_told_by_whom_and_what_to_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let journal = directory.path().join("sagas");
+    let sqlite = directory.path().join("sagas.db");
+    std::fs::create_dir(&journal).expect("created");
+    let stores = [
+        (&journal, journal.join("journal.lock")),
+        (&sqlite, directory.path().join("sagas.db.lock")),
+    ];
+    let mut gone = Command::new("true").spawn().expect("started");
+    let mut other = Command::new("sleep").arg("60").spawn().expect("started");
+    gone.wait().expect("ended");
+    let (gone_id, other_id) = (gone.id(), other.id());
+    let said = [
+        (
+            std::process::id().to_string(),
+            "this process already: open it once and share clones of it, or close the first"
+                .to_owned(),
+        ),
+        (
+            other_id.to_string(),
+            format!("process {other_id}: end that process, give this one another path, "),
+        ),
+        (
+            gone_id.to_string(),
+            format!("process {gone_id} of another container, or a child "),
+        ),
+        (String::new(), "another process: end it, ".to_owned()),
+        (
+            "no number".to_owned(),
+            "another process: end it, ".to_owned(),
+        ),
+    ];
+    for (store, lock) in stores {
+        let file = std::fs::File::create(&lock).expect("created");
+        file.lock().expect("locked");
+        for (owner, expected) in &said {
+            std::fs::write(&lock, owner).expect("written");
+            let error = if *store == journal {
+                JournalStore::open(store).await.expect_err("taken")
+            } else {
+                SqliteStore::open(store).await.expect_err("taken")
+            };
+            assert_eq!(error.kind(), ErrorKind::Locked);
+            let expected = format!("saga store {} is in use by {expected}", store.display());
+            assert!(error.to_string().starts_with(&expected), "{error}");
+        }
+    }
+    other.kill().expect("killed");
+    other.wait().expect("ended");
 }
 
 /// A child that is being started holds a copy of every open file until it becomes its program.

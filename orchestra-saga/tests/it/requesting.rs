@@ -211,6 +211,17 @@ fn answers_say_what_is_known_of_the_effect() {
         let outcome = StepOutcome::from_http(code, after, b"");
         assert_eq!(outcome.name(), name, "{status}");
     }
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    let reused = br#"{"detail":"x","type":"urn:orchestra-saga:key-reused"}"#;
+    let outcome = StepOutcome::from_http(status, None, reused);
+    assert_eq!(
+        outcome.name(),
+        "unknown",
+        "what was done for another body is done"
+    );
+    let other = br#"{"type":"about:blank"}"#;
+    let outcome = StepOutcome::from_http(status, None, other);
+    assert_eq!(outcome.name(), "rejected");
     let long = vec![b'x'; 10_000];
     let StepOutcome::Rejected(reason) = StepOutcome::from_http(StatusCode::GONE, None, &long)
     else {

@@ -10,8 +10,8 @@ use orchestra_saga::operate::Action;
 use orchestra_saga::projection::search::{MemoryIndex, Query, Search};
 use orchestra_saga::projection::{Projector, Subscription, View};
 use orchestra_saga::{
-    Call, Definition, Entry, Error, ErrorKind, Executor, Failure, Filter, MemoryStore, Operator,
-    Position, Result, Retry, Start, Status, StepName,
+    Call, Definition, Entry, Error, ErrorKind, Executor, Failure, Filter, MemoryStore, Operation,
+    Operator, Position, Result, Retry, Start, Status, StepName,
 };
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -358,6 +358,49 @@ async fn a_diagram_shows_where_each_step_stands_and_nothing_that_it_says_breaks_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_diagram_tells_what_is_parked_on_the_way_back_from_what_is_parked_on_the_way_there() {
+    let mut d = Definition::builder("trip", "1");
+    let hotel = d
+        .step("hotel", (), |_: Call, (): ()| async { Ok(1_u32) })
+        .compensate(|_: Call, (): (), _: Option<u32>| async {
+            Err(Failure::rejected("the hotel is shut"))
+        });
+    let flight = d
+        .step("flight", hotel, |_: Call, n: u32| async move { Ok(n) })
+        .compensate(|_: Call, _: u32, _: Option<u32>| async { Ok(()) });
+    d.step("pay", flight, |_: Call, _: u32| async {
+        Err::<u32, _>(Failure::rejected("no money"))
+    })
+    .pivot();
+    let builder = Executor::builder(MemoryStore::default()).definition(d.build().expect("valid"));
+    let executor = builder.build().await.expect("built");
+    let saga = executor.start(Start::of("trip")).await.expect("started");
+    let view = executor.settled(saga).await.expect("parked");
+    assert_eq!(view.status, Status::Parked);
+    let diagram = executor.diagram(saga).await.expect("drawn");
+    let expected = "flowchart TD\n    \
+        s0[\"hotel<br/>parked while compensating<br/>the hotel is shut\"]:::stuck\n    \
+        s1[\"flight<br/>compensated\"]:::undone\n    \
+        s2{{\"pay<br/>failed<br/>no money\"}}:::failed\n";
+    let mermaid = diagram.mermaid();
+    assert!(mermaid.starts_with(expected), "{mermaid}");
+    let dot = diagram.dot();
+    let expected = r#"s0 [label="hotel\nparked while compensating\nthe hotel is shut", "#;
+    assert!(dot.contains(expected), "{dot}");
+    let skipped = StepName::new("hotel").expect("valid");
+    executor
+        .skip(saga, &skipped, Operation::Compensation, ada())
+        .await
+        .expect("skipped");
+    let diagram = executor.diagram(saga).await.expect("drawn");
+    assert!(
+        !diagram.mermaid().contains("parked"),
+        "{}",
+        diagram.mermaid()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fork_repeats_a_completed_saga_from_a_step_on() {
     let shop = Shop::open().await;
     let start = Start::of("payment").input(&4_u32).expect("json");
@@ -383,4 +426,110 @@ async fn a_fork_repeats_a_completed_saga_from_a_step_on() {
         refused.expect_err("it went back").kind(),
         ErrorKind::InvalidInput
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fork_confirms_nothing_that_it_has_not_tried() {
+    let confirmed = Arc::new(Mutex::new(Vec::new()));
+    let mut d = Definition::builder("transfer", "1");
+    let checked = d
+        .step("check", (), |_: Call, (): ()| async { Ok(7_u32) })
+        .read_only();
+    for name in ["withdraw", "deposit"] {
+        let confirmed = Arc::clone(&confirmed);
+        d.step(
+            name,
+            checked,
+            |_: Call, number: u32| async move { Ok(number) },
+        )
+        .confirm(
+            move |call: Call, _: u32| {
+                confirmed.lock().push((call.saga, call.step.to_string()));
+                async { Ok(()) }
+            },
+            |_: Call, _: u32, _: Option<u32>| async { Ok(()) },
+        );
+    }
+    d.step("tell", (), |_: Call, (): ()| async { Ok(()) })
+        .after(checked)
+        .read_only();
+    let builder = Executor::builder(MemoryStore::default()).definition(d.build().expect("valid"));
+    let executor = builder.build().await.expect("built");
+    let first = executor.run(Start::of("transfer")).await.expect("ended");
+    assert_eq!(first.status, Status::Completed);
+
+    for (from, untried) in [
+        ("withdraw.confirm", "withdraw"),
+        ("withdraw", "deposit"),
+        ("deposit", "withdraw"),
+        ("tell", "withdraw"),
+    ] {
+        let from = StepName::new(from).expect("valid");
+        let refused = executor.fork(first.id, &from, ada()).await;
+        let refused = refused.expect_err("untried");
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        let names = format!("{untried}.confirm would run again, but {untried},");
+        assert!(refused.to_string().contains(&names), "{refused}");
+    }
+    assert_eq!(
+        executor
+            .list(&Filter::default())
+            .await
+            .expect("listed")
+            .len(),
+        1
+    );
+
+    let check = StepName::new("check").expect("valid");
+    let fork = executor
+        .fork(first.id, &check, ada())
+        .await
+        .expect("forked");
+    let view = executor.settled(fork).await.expect("settled");
+    assert_eq!(view.status, Status::Completed);
+    let mut confirmed = std::mem::take(&mut *confirmed.lock());
+    confirmed.retain(|(saga, _)| *saga == fork);
+    let names: Vec<_> = confirmed.iter().map(|(_, name)| name.as_str()).collect();
+    assert_eq!(names, ["withdraw.confirm", "deposit.confirm"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sagas_of_one_definition_are_acted_upon_and_no_others() {
+    let stuck = |id: &str| {
+        let mut d = Definition::builder(id, "1");
+        d.step("pay", (), |_: Call, (): ()| async {
+            Err::<(), _>(Failure::rejected("closed"))
+        })
+        .retriable();
+        d.build().expect("valid")
+    };
+    let builder = Executor::builder(MemoryStore::default())
+        .definition(stuck("orders"))
+        .definition(stuck("refunds"));
+    let executor = builder.build().await.expect("built");
+    for id in ["orders", "refunds", "orders"] {
+        let saga = executor.start(Start::of(id)).await.expect("started");
+        executor.settled(saga).await.expect("parked");
+    }
+    let orders = Filter::of(Status::Parked).definition("orders");
+    let skip = |step| Action::Skip(StepName::new(step).expect("valid"), Operation::Action);
+    let report = executor
+        .bulk(&orders, skip("bill"), &ada())
+        .await
+        .expect("done");
+    assert_eq!((report.matched, report.changed), (2, 0));
+    let kinds: Vec<_> = report
+        .failed
+        .iter()
+        .map(|(_, error)| error.kind())
+        .collect();
+    assert_eq!(kinds, [ErrorKind::NotFound; 2], "they have no such step");
+    for (action, changed) in [(Action::Retry, 2), (skip("pay"), 2), (Action::Cancel, 0)] {
+        let report = executor.bulk(&orders, action, &ada()).await.expect("done");
+        assert_eq!((report.matched, report.changed), (changed, changed));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let left = executor.list(&Filter::open()).await.expect("listed");
+    let left: Vec<_> = left.iter().map(|line| &*line.definition).collect();
+    assert_eq!(left, ["refunds"]);
 }

@@ -59,6 +59,7 @@ const fn asks(saga: u8, op: Operation, epoch: u64) -> Arrival {
         op,
         epoch,
         work: Work::Succeeds,
+        body: 0,
         lost: false,
     }
 }
@@ -273,4 +274,109 @@ async fn several_may_install_at_once() {
         installs.spawn(async move { Barrier::install(&db).await.map_err(|e| format!("{e:?}")) });
     }
     assert_eq!(installs.join_all().await, vec![Ok(()); 8]);
+}
+
+/// Writes an effect and returns the serial.
+async fn transact(
+    db: &mut Client,
+    arrival: Arrival,
+    serial: i64,
+) -> orchestra_saga::Result<Barriered<i64>> {
+    Barrier::transact(db, &call(arrival), async |tx| {
+        tx.execute("INSERT INTO effect VALUES (0, 0, 1)", &[])
+            .await?;
+        Ok(serial)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_transaction_of_the_barrier_is_over_when_it_has_answered() {
+    let (mut schema, mut db) = participant().await;
+    let other = schema.connect().await;
+    let action = asks(0, Operation::Action, 1);
+    let mut serving = JoinSet::new();
+    // A server spawns what serves a call.
+    serving.spawn(async move {
+        let applied = transact(&mut db, action, 7).await.unwrap();
+        (db, applied)
+    });
+    let (mut db, applied) = serving.join_next().await.unwrap().unwrap();
+    assert_eq!(applied, Barriered::Applied(7));
+    assert_eq!(effects(&other).await, HashMap::from([((0, 0), 1)]));
+    let again = transact(&mut db, action, 8).await.unwrap();
+    assert_eq!(again, Barriered::Replayed(7));
+    assert_eq!(effects(&other).await, HashMap::from([((0, 0), 1)]));
+}
+
+#[tokio::test]
+async fn what_is_put_off_leaves_nothing_and_may_succeed_later() {
+    let (mut schema, mut db) = participant().await;
+    let mut other = schema.connect().await;
+    let action = asks(0, Operation::Action, 1);
+    let called = call(action);
+    let put_off = Barrier::transact::<i64>(&mut db, &called, async |tx| {
+        tx.execute("INSERT INTO effect VALUES (0, 0, 1)", &[])
+            .await?;
+        Err(Abort::retryable("no truck"))
+    });
+    let put_off = put_off.await.unwrap_err();
+    assert_eq!(put_off.kind(), ErrorKind::Busy);
+    assert!(put_off.to_string().starts_with("no truck"), "{put_off}");
+    assert_eq!(effects(&other).await, HashMap::new());
+    let records = "SELECT count(*) FROM orchestra_barrier_saga";
+    let count: i64 = other.query_one(records, &[]).await.unwrap().get(0);
+    assert_eq!(count, 0, "nothing was recorded");
+
+    // The row of the saga is not held any more, so somebody else gets on at once.
+    let served = transact(&mut other, action, 7);
+    let served = tokio::time::timeout(Duration::from_secs(10), served).await;
+    assert_eq!(served.unwrap().unwrap(), Barriered::Applied(7));
+    let again = transact(&mut db, action, 8).await.unwrap();
+    assert_eq!(again, Barriered::Replayed(7));
+    assert_eq!(effects(&other).await, HashMap::from([((0, 0), 1)]));
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_is_in_doubt_and_not_busy() {
+    let (_schema, mut db) = participant().await;
+    // Deferred: the violation is found by the commit.
+    let sql = "CREATE TABLE a (id INT PRIMARY KEY);
+               CREATE TABLE b (a INT REFERENCES a DEFERRABLE INITIALLY DEFERRED)";
+    db.batch_execute(sql).await.unwrap();
+    let action = call(asks(0, Operation::Action, 1));
+    let answer = Barrier::transact(&mut db, &action, async |tx| {
+        tx.execute("INSERT INTO b VALUES (1)", &[]).await?;
+        Ok(())
+    });
+    assert_eq!(answer.await.unwrap_err().kind(), ErrorKind::Store);
+}
+
+#[tokio::test]
+async fn a_key_with_another_body_is_refused_and_the_same_body_answered_again() {
+    let (_schema, mut db) = participant().await;
+    let action = asks(0, Operation::Action, 1);
+    let other = Arrival { body: 1, ..action };
+    for (arrival, expected) in [
+        (action, Barriered::Applied(1)),
+        (other, Barriered::KeyReused),
+        (action, Barriered::Replayed(1)),
+    ] {
+        assert_eq!(transact(&mut db, arrival, 1).await.unwrap(), expected);
+    }
+    assert_eq!(effects(&db).await, HashMap::from([((0, 0), 1)]));
+}
+
+#[tokio::test]
+async fn tables_without_room_for_bodies_are_given_it_and_keep_their_records() {
+    let (_schema, mut db) = participant().await;
+    let action = asks(0, Operation::Action, 1);
+    transact(&mut db, action, 1).await.unwrap();
+    let before = "ALTER TABLE orchestra_barrier_record DROP COLUMN body";
+    db.batch_execute(before).await.unwrap();
+    for _ in 0..2 {
+        Barrier::install(&db).await.unwrap();
+        let answer = transact(&mut db, action, 2).await.unwrap();
+        assert_eq!(answer, Barriered::Replayed(1));
+    }
 }

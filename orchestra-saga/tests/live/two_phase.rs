@@ -111,20 +111,20 @@ async fn call(number: u8, cents: i64) -> Call {
     let start = Start::of("capture").input(&cents).unwrap();
     executor.run(start).await.unwrap();
     let mut call = seen.lock().take().unwrap();
-    call.saga = SagaId::from_bytes([number; 16]);
+    call.edit().saga = SagaId::from_bytes([number; 16]);
     call
 }
 
 /// The second phase of a call.
 fn second(call: &Call) -> Call {
     let mut second = call.clone();
-    second.step = StepName::new(format!("{}.confirm", call.step)).unwrap();
+    second.edit().step = StepName::new(format!("{}.confirm", call.step)).unwrap();
     second
 }
 
 fn undo(call: &Call) -> Call {
     let mut undo = call.clone();
-    undo.op = Operation::Compensation;
+    undo.edit().op = Operation::Compensation;
     undo
 }
 

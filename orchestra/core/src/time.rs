@@ -62,7 +62,8 @@ fn saturating_nanos(duration: Duration) -> u64 {
     seconds.saturating_add(duration.subsec_nanos().into())
 }
 
-/// Nanoseconds since 1970-01-01 UTC, without leap seconds.
+/// Nanoseconds since 1970-01-01 UTC, without leap seconds. Shown as RFC 3339 has it, with as many digits of the second
+/// as it has, or as the format asks for: `{:.3}`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -70,8 +71,9 @@ fn saturating_nanos(duration: Duration) -> u64 {
 ///
 /// let stored = Timestamp::from_unix_nanos(1_000_000_000);
 /// assert_eq!((stored + Duration::from_secs(1)).as_unix_millis(), 2_000);
+/// assert_eq!(stored.to_string(), "1970-01-01T00:00:01Z");
 /// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
@@ -102,6 +104,58 @@ impl Timestamp {
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SECOND: u64 = 1_000_000_000;
+        let (seconds, nanos) = (self.0 / SECOND, self.0 % SECOND);
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = civil(days);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
+        )?;
+        let shortest = match nanos {
+            0 => 0,
+            _ if nanos.is_multiple_of(1_000_000) => 3,
+            _ if nanos.is_multiple_of(1_000) => 6,
+            _ => 9,
+        };
+        let digits = f.precision().unwrap_or(shortest).min(9);
+        if digits > 0 {
+            // Cut and not rounded, so that a moment is not shown before it is there.
+            let cut = u32::try_from(9 - digits).unwrap_or_default();
+            write!(f, ".{:0digits$}", nanos / 10_u64.pow(cut))?;
+        }
+        f.write_str("Z")
+    }
+}
+
+/// As it is shown.
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Timestamp({self})")
+    }
+}
+
+/// The date of a day after 1970-01-01 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let era = days / 146_097;
+    let of_era = days % 146_097;
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = year + era * 400 + u64::from(month <= 2);
+    (year, month, day)
 }
 
 impl std::ops::Add<Duration> for Timestamp {

@@ -14,6 +14,15 @@ fn call(op: Operation, epoch: u64) -> BarrierCall {
         iteration: 0,
         op,
         epoch: Epoch(epoch),
+        body: None,
+    }
+}
+
+fn kept(op: &str, record: &Record, body: Option<[u8; 32]>) -> Kept {
+    Kept {
+        op: op.to_owned(),
+        record: record.clone(),
+        body,
     }
 }
 
@@ -21,7 +30,7 @@ fn call(op: Operation, epoch: u64) -> BarrierCall {
 #[derive(Debug, Clone, Default)]
 struct Rows {
     epoch: u64,
-    records: Vec<(String, Record)>,
+    kept: Vec<Kept>,
     actions: u32,
     compensations: u32,
 }
@@ -32,7 +41,7 @@ impl Rows {
         self.epoch = self.epoch.max(call.epoch.0);
         let seen = Seen {
             epoch: Epoch(self.epoch),
-            records: self.records.clone(),
+            kept: self.kept.clone(),
         };
         let verdict = decide(call, &seen);
         let record = match verdict {
@@ -50,10 +59,10 @@ impl Rows {
         };
         if let Some(record) = record {
             assert!(
-                self.records.iter().all(|(op, _)| op != call.op.as_str()),
+                self.kept.iter().all(|kept| kept.op != call.op.as_str()),
                 "{call:?} is recorded twice"
             );
-            self.records.push((call.op.to_string(), record));
+            self.kept.push(kept(call.op.as_str(), &record, call.body));
         }
         verdict
     }
@@ -76,8 +85,8 @@ fn explore(rows: &Rows, depth: u32, histories: &mut u64) {
                 if epoch < rows.epoch {
                     assert_eq!(verdict, Verdict::Answer(Answer::Stale(Epoch(rows.epoch))));
                 }
-                let mut records = rows.records.iter();
-                let undone = records.any(|(name, _)| name == "compensation" || name == "probe");
+                let mut ops = rows.kept.iter().map(|kept| kept.op.as_str());
+                let undone = ops.any(|op| op == "compensation" || op == "probe");
                 if undone && op == Operation::Action {
                     assert_ne!(verdict, Verdict::Work, "an action after its end");
                 }
@@ -96,7 +105,8 @@ fn no_history_of_calls_does_the_work_twice_or_after_it_was_undone() {
 
 #[test]
 fn each_state_has_its_verdict() {
-    use Operation::{Action, Compensation};
+    use Operation::{Action, Compensation, Probe};
+    let no_effect = Verdict::Answer(Answer::Rejected(NO_EFFECT.to_owned()));
     let done = Record::Done("7".to_owned());
     let refused = Record::Rejected("no".to_owned());
     let replayed = Verdict::Answer(Answer::Replayed("7".to_owned()));
@@ -113,22 +123,37 @@ fn each_state_has_its_verdict() {
         ),
         (Action, Some(&done), Some(&done), tombstoned.clone()),
         (Action, None, Some(&Record::Tombstone), tombstoned.clone()),
-        (Action, Some(&refused), Some(&Record::Tombstone), tombstoned),
+        (
+            Action,
+            Some(&refused),
+            Some(&Record::Tombstone),
+            tombstoned.clone(),
+        ),
+        (Probe, None, None, Verdict::Bury),
+        (Probe, Some(&refused), None, Verdict::Bury),
+        (Probe, Some(&done), None, replayed.clone()),
+        (Probe, Some(&done), Some(&done), tombstoned.clone()),
+        (Probe, None, Some(&Record::Tombstone), tombstoned),
         (Compensation, None, None, Verdict::Bury),
         (Compensation, Some(&refused), None, Verdict::Bury),
         (Compensation, Some(&done), None, Verdict::Work),
         (Compensation, Some(&done), Some(&done), replayed),
         (Compensation, None, Some(&Record::Tombstone), nothing),
     ];
+    let probed = Seen {
+        epoch: Epoch(3),
+        kept: vec![kept("probe", &Record::Tombstone, None)],
+    };
+    assert_eq!(decide(&call(Probe, 3), &probed), no_effect);
     for (op, action, compensation, verdict) in table {
         let mut records = Vec::new();
-        records.extend(action.map(|record| ("action".to_owned(), record.clone())));
-        records.extend(compensation.map(|record| ("compensation".to_owned(), record.clone())));
+        records.extend(action.map(|record| kept("action", record, None)));
+        records.extend(compensation.map(|record| kept("compensation", record, None)));
         // A newer release may have written operations that this one does not know.
-        records.push(("confirmation".to_owned(), Record::Tombstone));
+        records.push(kept("confirmation", &Record::Tombstone, None));
         let seen = Seen {
             epoch: Epoch(3),
-            records,
+            kept: records,
         };
         assert_eq!(
             decide(&call(op, 3), &seen),
@@ -152,4 +177,53 @@ fn a_record_that_makes_no_sense_is_an_error() {
         answer.expect_err("no JSON").kind(),
         crate::ErrorKind::Corrupt
     );
+}
+
+#[test]
+fn another_body_is_not_a_repetition_of_what_was_done_or_refused() {
+    use Operation::{Action, Compensation, Probe};
+    let (one, other) = (Some([1; 32]), Some([2; 32]));
+    let done = Record::Done("7".to_owned());
+    let refused = Record::Rejected("no".to_owned());
+    let reused = Verdict::Answer(Answer::KeyReused);
+    let asked = |op, body, rows: &[(Operation, &Record)]| {
+        let mut call = call(op, 3);
+        call.body = body;
+        let rows = rows.iter();
+        let seen = Seen {
+            epoch: Epoch(3),
+            kept: rows
+                .map(|(op, record)| kept(op.as_str(), record, one))
+                .collect(),
+        };
+        decide(&call, &seen)
+    };
+    for (op, rows) in [
+        (Action, &[(Action, &done)][..]),
+        (Action, &[(Action, &refused)]),
+        (Compensation, &[(Action, &done), (Compensation, &done)]),
+    ] {
+        assert_eq!(asked(op, other, rows), reused);
+        for same in [one, None] {
+            assert_ne!(
+                asked(op, same, rows),
+                reused,
+                "the same body, or none known"
+            );
+        }
+    }
+    let undone = [(Action, &done), (Compensation, &done)];
+    assert_eq!(
+        asked(Action, other, &undone),
+        Verdict::Answer(Answer::Tombstoned)
+    );
+    let nothing = [(Compensation, &Record::Tombstone)];
+    assert_eq!(
+        asked(Compensation, other, &nothing),
+        Verdict::Answer(Answer::NullCompensation)
+    );
+    let compensates = asked(Compensation, other, &[(Action, &done)]);
+    assert_eq!(compensates, Verdict::Work, "its body is its own");
+    let replayed = Verdict::Answer(Answer::Replayed("7".to_owned()));
+    assert_eq!(asked(Probe, other, &[(Action, &done)]), replayed);
 }

@@ -280,6 +280,11 @@ impl Index {
     pub(super) fn list(&self, filter: &Filter, page: &mut Vec<Summary>) -> Option<SagaId> {
         use std::ops::Bound::{Excluded, Unbounded};
         let first = filter.after.map_or(Unbounded, Excluded);
+        // A name that no saga ever had has no number.
+        let definition = match &filter.definition {
+            Some(name) => Some(*self.name_ids.get(name)?),
+            None => None,
+        };
         let mut last = None;
         let entries = self.slots.range((first, Unbounded)).take(LISTED_AT_ONCE);
         let entries = entries.map(|(saga, slot)| {
@@ -289,6 +294,7 @@ impl Index {
         let passes = |entry: &&Entry| {
             filter.status.is_none_or(|wanted| wanted == entry.status)
                 && (filter.open == Open::Any || !entry.status.is_terminal())
+                && definition.is_none_or(|wanted| wanted == entry.definition)
                 && filter
                     .partition
                     .is_none_or(|wanted| wanted == entry.partition)

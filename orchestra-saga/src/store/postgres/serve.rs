@@ -118,6 +118,9 @@ fn listing<'a>(
     if let Some(partition) = filter.partition {
         add("partition =", Box::new(partition_key(partition)));
     }
+    if let Some(definition) = &filter.definition {
+        add("definition =", Box::new(definition.to_string()));
+    }
     let ends = filter.status.is_some_and(Status::is_terminal);
     let open = filter.open == Open::Only || (filter.status.is_some() && !ends);
     if open {

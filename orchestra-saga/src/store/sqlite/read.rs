@@ -158,13 +158,14 @@ pub(super) fn list(db: &Connection, filter: &Filter) -> Result<Vec<Summary>> {
     // Absent values match everything.
     sql.push_str(
         " AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR partition = ?3)
-          ORDER BY uuid LIMIT ?4",
+          AND (?4 IS NULL OR definition = ?4) ORDER BY uuid LIMIT ?5",
     );
     let after = filter.after.map(|saga| saga.to_bytes().to_vec());
     let values = params![
         after.unwrap_or_default(),
         filter.status.map(code),
         filter.partition.map(|partition| partition.0),
+        filter.definition.as_deref(),
         signed(filter.limit as u64),
     ];
     let rows: Vec<(Summary, i64)> = db

@@ -22,27 +22,41 @@ pub(crate) struct Arrival {
     pub(crate) op: Operation,
     pub(crate) epoch: u64,
     pub(crate) work: Work,
+    /// What is asked for, of two.
+    pub(crate) body: u8,
     /// Whether the participant dies before it commits.
     pub(crate) lost: bool,
 }
 
 pub(crate) fn arrival() -> impl Strategy<Value = Arrival> {
-    let op = prop_oneof![Just(Operation::Action), Just(Operation::Compensation)];
+    let op = prop_oneof![
+        3 => Just(Operation::Action),
+        3 => Just(Operation::Compensation),
+        1 => Just(Operation::Probe),
+    ];
     let work = prop_oneof![
         3 => Just(Work::Succeeds),
         1 => Just(Work::Refuses),
         1 => Just(Work::Fails),
     ];
-    (0..2u8, 0..2u8, op, 1..4u64, work, prop::bool::weighted(0.1)).prop_map(
-        |(saga, step, op, epoch, work, lost)| Arrival {
+    (
+        0..2u8,
+        0..2u8,
+        op,
+        1..4u64,
+        work,
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(saga, step, op, epoch, work, lost, body)| Arrival {
             saga,
             step,
             op,
             epoch,
             work,
+            body: u8::from(body),
             lost,
-        },
-    )
+        })
 }
 
 pub(crate) fn call(arrival: Arrival) -> BarrierCall {
@@ -58,7 +72,8 @@ pub(crate) fn call(arrival: Arrival) -> BarrierCall {
     put("x-saga-op", arrival.op.to_string());
     put("x-saga-epoch", Epoch(arrival.epoch).to_string());
     put("idempotency-key", "key".to_owned());
-    BarrierCall::from_headers(&headers).expect("complete")
+    let call = BarrierCall::from_headers(&headers).expect("complete");
+    call.with_body([arrival.body])
 }
 
 /// What has been recorded, said plainly.
@@ -66,6 +81,7 @@ pub(crate) fn call(arrival: Arrival) -> BarrierCall {
 pub(crate) struct Model {
     pub(crate) epochs: HashMap<u8, u64>,
     pub(crate) records: HashMap<(u8, u8, Operation), Kept>,
+    pub(crate) bodies: HashMap<(u8, u8, Operation), u8>,
     pub(crate) effects: HashMap<(u8, u8), i64>,
     pub(crate) serial: i64,
 }
@@ -84,12 +100,30 @@ impl Model {
         if arrival.epoch < seen {
             return Some(Barriered::Stale(Epoch(seen)));
         }
-        let undone = self.records.get(&(saga, step, Operation::Compensation));
-        if op == Operation::Action && undone.is_some() {
+        let has = |op| self.records.contains_key(&(saga, step, op));
+        let is_over = match op {
+            Operation::Action => has(Operation::Compensation) || has(Operation::Probe),
+            Operation::Probe => has(Operation::Compensation),
+            _ => false,
+        };
+        if is_over {
             self.epochs.insert(saga, arrival.epoch);
             return Some(Barriered::Tombstoned);
         }
+        let known = self.bodies.get(&(saga, step, op));
+        if known.is_some_and(|known| *known != arrival.body) {
+            self.epochs.insert(saga, arrival.epoch);
+            return Some(Barriered::KeyReused);
+        }
         let done = self.records.get(&(saga, step, Operation::Action)).cloned();
+        if op == Operation::Probe {
+            self.epochs.insert(saga, arrival.epoch);
+            if let Some(Kept::Done(value)) = done {
+                return Some(Barriered::Replayed(value));
+            }
+            self.records.insert((saga, step, op), Kept::Nothing);
+            return Some(Barriered::Rejected("it had no effect".to_owned()));
+        }
         let answer = match self.records.get(&(saga, step, op)) {
             Some(Kept::Done(value)) => Barriered::Replayed(*value),
             Some(Kept::Refused) => Barriered::Rejected("no".to_owned()),
@@ -120,6 +154,9 @@ impl Model {
             },
         };
         self.epochs.insert(saga, arrival.epoch);
+        if let Some(Kept::Done(_) | Kept::Refused) = self.records.get(&(saga, step, op)) {
+            self.bodies.insert((saga, step, op), arrival.body);
+        }
         Some(answer)
     }
 }

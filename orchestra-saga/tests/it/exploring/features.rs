@@ -111,17 +111,22 @@ fn signals_come_early_in_time_twice_or_never() {
 
 #[test]
 fn a_timer_fires_once_whoever_waits() {
-    let mut d = Definition::builder("timer", "1");
-    let first = step(&mut d, "first").compensate(undo);
-    let later = d.sleep("later", first, Duration::from_secs(3600));
-    step(&mut d, "last").after(later).compensate(undo);
-    for timeout in [None, Some(Duration::from_secs(60))] {
+    let hour = Duration::from_secs(3600);
+    for timeout in [None, Some(2 * hour)] {
         let mut d = Definition::builder("timer", "1");
         let first = step(&mut d, "first").compensate(undo);
-        let later = d.sleep("later", first, Duration::from_secs(3600));
+        let later = d.sleep("later", first, hour);
         step(&mut d, "last").after(later).compensate(undo);
         clean(&d.timeout(timeout).build().expect("valid"));
     }
+    // Its time is over while it sleeps, unless what can fail is done by then.
+    let mut d = Definition::builder("timer", "1");
+    let first = step(&mut d, "first").compensate(undo);
+    let later = d.sleep("later", first, hour);
+    let beside = step(&mut d, "beside").after(first).compensate(undo);
+    let last = step(&mut d, "last").after(later).after(beside);
+    last.retriable();
+    clean(&d.timeout(hour / 60).build().expect("valid"));
 }
 
 #[test]

@@ -19,7 +19,14 @@ enum Act {
     Append(u64, usize, i64, usize, Option<u8>, Option<u64>, usize),
     Load(u64, u64),
     Timers(u32, u64, usize),
-    List(bool, Option<usize>, Option<u32>, Option<u64>, usize),
+    List(
+        bool,
+        Option<usize>,
+        Option<u32>,
+        Option<u64>,
+        usize,
+        Option<&'static str>,
+    ),
     Find(u8),
     Save(u64, u8),
     Purge(usize, u64),
@@ -41,13 +48,15 @@ fn act() -> impl Strategy<Value = Act> {
         prop::option::of(0..3_u32),
         prop::option::of(0..SAGAS),
         0..5_usize,
+        // All are of the first, and none of the other.
+        prop::option::of(prop_oneof![3 => Just("d"), 1 => Just("e")]),
     );
     prop_oneof![
         2 => (0..2_u32).prop_map(Act::Claim),
         12 => append.prop_map(|(a, b, c, d, e, f, g)| Act::Append(a, b, c, d, e, f, g)),
         4 => (0..SAGAS, 0..6_u64).prop_map(|(a, b)| Act::Load(a, b)),
         3 => (0..3_u32, 0..6_u64, 0..4_usize).prop_map(|(a, b, c)| Act::Timers(a, b, c)),
-        4 => list.prop_map(|(a, b, c, d, e)| Act::List(a, b, c, d, e)),
+        4 => list.prop_map(|(a, b, c, d, e, f)| Act::List(a, b, c, d, e, f)),
         2 => (0..4_u8).prop_map(Act::Find),
         2 => (0..SAGAS, any::<u8>()).prop_map(|(a, b)| Act::Save(a, b)),
         1 => (0..3_usize, 0..6_u64).prop_map(|(a, b)| Act::Purge(a, b)),
@@ -116,11 +125,14 @@ async fn apply(store: &dyn SagaStore, act: &Act, course: &mut Course) -> String 
         Act::Timers(partition, now, limit) => {
             text(store.timers(Partition(partition), at(now), limit).await)
         }
-        Act::List(open, status, partition, after, limit) => {
+        Act::List(open, status, partition, after, limit, definition) => {
             let mut filter = Filter::default().after(after.map(saga)).limit(limit);
             filter.open = if open { Open::Only } else { Open::Any };
             filter.status = status.map(|status| Status::ALL[status]);
             filter.partition = partition.map(Partition);
+            if let Some(name) = definition {
+                filter = filter.definition(name);
+            }
             text(store.list(&filter).await)
         }
         Act::Find(named) => text(store.find_start(&key(&named.to_string())).await),

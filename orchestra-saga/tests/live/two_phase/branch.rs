@@ -148,7 +148,7 @@ async fn a_refusal_leaves_nothing_and_stays() {
         is_rejected(&refused, "nothing is not booked"),
         "{refused:?}"
     );
-    call.input = Payload::from(json!(30));
+    call.edit().input = Payload::from(json!(30));
     assert_eq!(branch.prepare(&call).await, refused, "the same key");
     branch.rollback(&undo(&call)).await.unwrap();
     assert_eq!((bank.booked().await, bank.in_doubt().await), (vec![], 0));
@@ -215,7 +215,8 @@ async fn iterations_are_transactions_of_their_own_and_the_last_is_committed() {
     branch.prepare(&first).await.unwrap();
     branch.rollback(&undo(&first)).await.unwrap();
     let mut again = first.clone();
-    (again.iteration, again.input) = (1, Payload::from(json!(40)));
+    again.edit().iteration = 1;
+    again.edit().input = Payload::from(json!(40));
     branch.prepare(&again).await.unwrap();
     assert!(is_rejected(
         &branch.prepare(&first).await,
@@ -223,7 +224,7 @@ async fn iterations_are_transactions_of_their_own_and_the_last_is_committed() {
     ));
     // The saga went back to the step itself: the second phase was passed by once more.
     let mut commit = second(&again);
-    commit.iteration = 2;
+    commit.edit().iteration = 2;
     for _ in 0..2 {
         branch.commit(&commit).await.unwrap();
     }

@@ -64,3 +64,24 @@ async fn tokios_clock_follows_virtual_time() {
     assert!(clock.now() >= wake);
     assert!(clock.instant(Monotonic::MAX) > clock.instant(wake));
 }
+
+#[test]
+fn moments_are_shown_as_dates() {
+    let at = Timestamp::from_unix_nanos;
+    let table = [
+        (0, "1970-01-01T00:00:00Z"),
+        (951_782_399_000_000_000, "2000-02-28T23:59:59Z"),
+        (951_782_400_120_000_000, "2000-02-29T00:00:00.120Z"),
+        (1_767_323_045_000_007_000, "2026-01-02T03:04:05.000007Z"),
+        (4_107_542_400_000_000_001, "2100-03-01T00:00:00.000000001Z"),
+        (u64::MAX, "2554-07-21T23:34:33.709551615Z"),
+    ];
+    for (nanos, text) in table {
+        assert_eq!(at(nanos).to_string(), text);
+        assert_eq!(format!("{:?}", at(nanos)), format!("Timestamp({text})"));
+    }
+    let moment = at(1_767_323_045_999_999_999);
+    assert_eq!(format!("{moment:.3}"), "2026-01-02T03:04:05.999Z");
+    assert_eq!(format!("{moment:.0}"), "2026-01-02T03:04:05Z");
+    assert_eq!(format!("{moment:.12}"), "2026-01-02T03:04:05.999999999Z");
+}
