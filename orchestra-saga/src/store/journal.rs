@@ -60,7 +60,7 @@ use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 use parking_lot::Mutex;
 
-use self::core::{Core, Need, State};
+use self::core::{Core, Need, State, Waiting};
 use super::lock::Lock;
 use super::{
     Append, Blueprint, Claim, Entry, Filter, Holder, Position, SagaStore, Snapshot, Summary, Timer,
@@ -71,7 +71,6 @@ use crate::id::{Epoch, Partition, SagaId, Version};
 use crate::payload::Payload;
 use disk::{Disk, Os};
 use frame::{Draft, Header, Purge};
-use group::Ticket;
 use place::Place;
 
 /// Sagas of one frame that forgets: a few such frames find room in the reserve.
@@ -289,7 +288,7 @@ impl JournalStore {
         need: Need,
         check: &impl Fn(&State, &mut Header) -> Result<Place>,
         apply: &impl Fn(&mut State, &Header, &[u8]),
-        ticket: &mut Option<Ticket>,
+        waiting: &mut Waiting<'_>,
         cx: &Context<'_>,
     ) -> Poll<Decision> {
         let core = self.core();
@@ -301,7 +300,7 @@ impl JournalStore {
             Ok(previous) => previous,
             Err(error) => return Poll::Ready(Decision::Refused(state.decided, error)),
         };
-        let header = match core.poll_push(&mut state, frame, previous, need, cx) {
+        let header = match core.poll_push(&mut state, frame, previous, need, waiting, cx) {
             Poll::Ready(Ok(header)) => header,
             Poll::Ready(Err(error)) => return Poll::Ready(Decision::Refused(Place::NONE, error)),
             Poll::Pending => return Poll::Pending,
@@ -309,7 +308,7 @@ impl JournalStore {
         apply(&mut state, &header, frame.body());
         let end = header.end();
         state.decided = end;
-        state.seat(end, ticket, cx.waker());
+        state.seat(end, &mut waiting.durable, cx.waker());
         core.wake_writer(&mut state);
         Poll::Ready(Decision::Queued(end))
     }
@@ -322,27 +321,27 @@ impl JournalStore {
         check: impl Fn(&State, &mut Header) -> Result<Place> + Send + Sync,
         apply: impl Fn(&mut State, &Header, &[u8]) + Send + Sync,
     ) -> Result<()> {
-        let mut ticket = None;
+        let mut waiting = Waiting::new(self.core());
         let decide =
-            |cx: &mut Context<'_>| self.decide(&mut frame, need, &check, &apply, &mut ticket, cx);
+            |cx: &mut Context<'_>| self.decide(&mut frame, need, &check, &apply, &mut waiting, cx);
         let decision = poll_fn(decide).await;
-        match decision {
-            Decision::Queued(end) => self.durably(end, ticket).await,
-            Decision::Refused(place, error) => {
-                self.durably(place, None).await?;
-                Err(error)
-            }
-        }
+        let (place, refusal) = match decision {
+            Decision::Queued(end) => (end, None),
+            Decision::Refused(place, error) => (place, Some(error)),
+        };
+        poll_fn(|cx| self.core().poll_durable(place, &mut waiting, cx)).await?;
+        refusal.map_or(Ok(()), Err)
     }
 
-    async fn durably(&self, place: Place, mut ticket: Option<Ticket>) -> Result<()> {
-        poll_fn(|cx| self.core().poll_durable(place, &mut ticket, cx)).await
+    async fn durably(&self, place: Place) -> Result<()> {
+        let mut waiting = Waiting::new(self.core());
+        poll_fn(|cx| self.core().poll_durable(place, &mut waiting, cx)).await
     }
 
     /// Waits until everything that is known is durable: nobody is shown what may yet be lost.
     async fn settled(&self) -> Result<()> {
         let decided = self.core().state().decided;
-        self.durably(decided, None).await
+        self.durably(decided).await
     }
 
     /// Reads at once what is in memory most likely, and anything else where it may block.
@@ -355,8 +354,23 @@ impl JournalStore {
         if place.segment() >= core.state().warm {
             return read(core);
         }
-        let core = Arc::clone(core);
-        blocking(move || read(&core)).await
+        self.job(read).await
+    }
+
+    /// Does what may block elsewhere, once there is room for it. It ends even if nobody waits for it.
+    async fn job<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Core) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let core = Arc::clone(&self.handle.core);
+        let permit = Arc::clone(&core.jobs).acquire_owned().await;
+        let permit = permit.map_err(lost)?;
+        blocking(move || {
+            let done = work(&core);
+            drop(permit);
+            done
+        })
+        .await
     }
 
     /// The next epoch of a partition; none if it is leased and that counts.
@@ -430,9 +444,11 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|source| {
-        Error::new(ErrorKind::Store, "work of the saga store was lost").caused_by(source)
-    })?
+    done.map_err(lost)?
+}
+
+fn lost(source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Store, "work of the saga store was lost").caused_by(source)
 }
 
 #[async_trait]
@@ -485,7 +501,7 @@ impl SagaStore for JournalStore {
             if entry.version <= after {
                 return Ok(Vec::new());
             }
-            self.durably(entry.last.plus(1), None).await?;
+            self.durably(entry.last.plus(1)).await?;
             let read = move |core: &Core| core.events(&entry, after);
             match self.look(entry.first, read).await {
                 // It may have been purged meanwhile, and its frames removed.
@@ -531,8 +547,9 @@ impl SagaStore for JournalStore {
     /// the log.
     async fn save_snapshot(&self, saga: SagaId, snapshot: Snapshot) -> Result<()> {
         let mut frame = Draft::snapshot(saga, &snapshot)?;
+        let core = self.core();
+        let mut waiting = Waiting::new(core);
         poll_fn(|cx| {
-            let core = self.core();
             let mut state = core.state();
             if let Err(error) = state.check_open() {
                 return Poll::Ready(Err(error));
@@ -540,7 +557,8 @@ impl SagaStore for JournalStore {
             let Some(before) = state.log.index.find(saga).map(|entry| entry.snapshot) else {
                 return Poll::Ready(Ok(()));
             };
-            let pushed = core.poll_push(&mut state, &mut frame, before, Need::Ordinary, cx);
+            let room = Need::Ordinary;
+            let pushed = core.poll_push(&mut state, &mut frame, before, room, &mut waiting, cx);
             pushed.map_ok(|header| {
                 state.log.snapshot(&header);
                 core.pushed_lazily(&mut state);
@@ -557,7 +575,7 @@ impl SagaStore for JournalStore {
             if entry.snapshot == Place::NONE {
                 return Ok(None);
             }
-            self.durably(entry.snapshot.plus(1), None).await?;
+            self.durably(entry.snapshot.plus(1)).await?;
             let read = move |core: &Core| {
                 let frame = core.frame(entry.snapshot)?;
                 let snapshot = frame::read_snapshot(&frame.header, frame.body());
@@ -574,8 +592,7 @@ impl SagaStore for JournalStore {
     }
 
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>> {
-        let core = Arc::clone(&self.handle.core);
-        blocking(move || core.stream(after, limit)).await
+        self.job(move |core| core.stream(after, limit)).await
     }
 
     async fn define(&self, blueprint: &Blueprint) -> Result<()> {
@@ -602,7 +619,7 @@ impl SagaStore for JournalStore {
         let Some(kept) = self.core().state().log.definitions.get(hash).copied() else {
             return Ok(None);
         };
-        self.durably(kept.place.plus(1), None).await?;
+        self.durably(kept.place.plus(1)).await?;
         let wanted: Arc<str> = Arc::from(hash);
         let read = move |core: &Core| {
             let frame = core.frame(kept.place)?;
@@ -621,8 +638,9 @@ impl SagaStore for JournalStore {
     async fn purge(&self, claim: Claim, before: Timestamp, limit: usize) -> Result<usize> {
         self.core().state().log.check_claim(claim)?;
         self.settled().await?;
-        let core = Arc::clone(&self.handle.core);
-        let ended = blocking(move || Ok(Self::ended(&core, claim, before, limit))).await?;
+        let ended = self
+            .job(move |core| Ok(Self::ended(core, claim, before, limit)))
+            .await?;
         let mut purged = 0;
         for entries in ended.chunks(PURGED_AT_ONCE) {
             match self.bury(claim, entries.to_vec()).await {
@@ -647,8 +665,7 @@ impl JournalStore {
         loop {
             let seen = entries.clone();
             self.settled().await?;
-            let core = Arc::clone(&self.handle.core);
-            let purge = match blocking(move || Self::burial(&core, &seen)).await {
+            let purge = match self.job(move |core| Self::burial(core, &seen)).await {
                 Ok(purge) => purge,
                 // Somebody else forgot one of them, and its frames are removed already.
                 Err(_) if !self.retain_same(&mut entries) => continue,

@@ -6,6 +6,7 @@ mod failing;
 mod model;
 mod room;
 mod sim;
+mod stalling;
 mod tearing;
 
 use std::collections::BTreeMap;

@@ -2,14 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::compact;
-use super::core::{Core, Poison, State, Writer};
+use super::core::{Core, Poison, State, Writer, wake};
 use super::disk::write_full;
-use super::group::{Group, Part, Waiters};
+use super::group::{Flying, Group, Part};
 use super::recover::Room;
 use super::segment::{self, failed};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,7 +31,15 @@ pub(super) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
         let shared = Arc::clone(core);
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || work(&shared));
+            .spawn(move || {
+                let mut watch = Watch {
+                    core: &shared,
+                    name,
+                    ended: false,
+                };
+                work(&shared);
+                watch.ended = true;
+            });
         match thread {
             Ok(thread) => threads.push(thread),
             Err(source) => {
@@ -42,6 +49,28 @@ pub(super) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
         }
     }
     Ok(threads)
+}
+
+/// Poisons the store if a thread of it ends by a panic: what it was about is half done, and those who wait
+/// for it would wait for ever.
+struct Watch<'a> {
+    core: &'a Core,
+    name: &'static str,
+    ended: bool,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let reason = format!("the thread {} panicked", self.name);
+        tracing::error!(
+            reason,
+            "the saga journal takes no more appends until it is opened again"
+        );
+        self.core.poison(ErrorKind::Store, reason);
+    }
 }
 
 /// Writes group after group, until the store stops and nothing waits.
@@ -57,9 +86,9 @@ fn write(core: &Core) {
             let outcome = flush(&group);
             state = core.state();
             settle(core, &mut state, &mut group, outcome);
-            let wakers = wakers(&mut state);
+            let wakers = state.answered();
             drop(state);
-            wakers.into_iter().for_each(Waker::wake);
+            wake(wakers);
             state = core.state();
         } else if state.stopping {
             return;
@@ -73,7 +102,10 @@ fn write(core: &Core) {
 
 fn take_group(state: &mut State) -> Group {
     let mut group = state.group.take();
-    state.flying = Some(Waiters::of(&mut group, state.tail));
+    state.flying = Some(Flying {
+        end: state.tail,
+        waiters: std::mem::take(&mut group.waiters),
+    });
     state.wants_write = false;
     group
 }
@@ -106,21 +138,6 @@ fn settle(core: &Core, state: &mut State, group: &mut Group, outcome: io::Result
         state.give_back(bytes);
     }
     core.settled.notify_all();
-}
-
-/// Everyone whose question is answered now.
-fn wakers(state: &mut State) -> Vec<Waker> {
-    let mut wakers = state
-        .flying
-        .take()
-        .map(|mut flying| flying.take())
-        .unwrap_or_default();
-    if state.poison.is_some() {
-        let mut rest = Waiters::of(&mut state.group, state.tail);
-        wakers.append(&mut rest.take());
-    }
-    wakers.append(&mut Core::room_changed(state));
-    wakers
 }
 
 /// Keeps a segment ready.
@@ -163,9 +180,9 @@ fn prepare(core: &Core) {
                 true
             }
         };
-        let waiting = Core::room_changed(&mut state);
+        let waiting = state.room.take();
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        wake(waiting);
         state = core.state();
         if failure && !state.stopping {
             let _timed_out = core.preparing.wait_for(&mut state, AGAIN);

@@ -57,6 +57,12 @@ pub(super) struct World {
     pub(super) changes: u64,
     pub(super) syncs: u64,
     held: bool,
+    /// Reads wait until they are released.
+    reads_held: bool,
+    /// Reads that wait, or were done.
+    pub(super) reads: u64,
+    /// The next sync of the writer panics.
+    pub(super) panics: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -127,8 +133,16 @@ impl Sim {
         self.world().held = true;
     }
 
+    /// Reads wait until they are released.
+    pub(super) fn hold_reads(&self) {
+        self.world().reads_held = true;
+    }
+
     pub(super) fn release(&self) {
-        self.world().held = false;
+        let mut world = self.world();
+        world.held = false;
+        world.reads_held = false;
+        drop(world);
         self.released.notify_all();
     }
 
@@ -279,7 +293,11 @@ impl Disk for Sim {
 
 impl DiskFile for SimFile {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let world = self.sim.world();
+        let mut world = self.sim.world();
+        world.reads += 1;
+        while world.reads_held {
+            self.sim.released.wait(&mut world);
+        }
         let offset = usize::try_from(offset).expect("small");
         let rest = world.files[&self.id].cached.get(offset..).unwrap_or(&[]);
         let count = rest.len().min(bytes.len());
@@ -316,6 +334,10 @@ impl DiskFile for SimFile {
         while world.held && std::thread::current().name() == Some("saga-journal-write") {
             self.sim.released.wait(&mut world);
         }
+        assert!(
+            !world.panics || std::thread::current().name() != Some("saga-journal-write"),
+            "a thread that panics"
+        );
         world.change()?;
         world.syncs += 1;
         let fails = is_due(&mut world.failing_sync);
