@@ -325,6 +325,8 @@ impl JournalStore {
         let decide =
             |cx: &mut Context<'_>| self.decide(&mut frame, need, &check, &apply, &mut waiting, cx);
         let decision = poll_fn(decide).await;
+        // It is with the group now, and many may wait.
+        drop(frame);
         let (place, refusal) = match decision {
             Decision::Queued(end) => (end, None),
             Decision::Refused(place, error) => (place, Some(error)),
@@ -577,7 +579,8 @@ impl SagaStore for JournalStore {
             }
             self.durably(entry.snapshot.plus(1)).await?;
             let read = move |core: &Core| {
-                let frame = core.frame(entry.snapshot)?;
+                let mut buffer = read::Buffer::new();
+                let frame = core.frame(entry.snapshot, &mut buffer)?;
                 let snapshot = frame::read_snapshot(&frame.header, frame.body());
                 let fits = frame.header.saga == saga;
                 let snapshot = snapshot.filter(|_| fits);
@@ -622,7 +625,8 @@ impl SagaStore for JournalStore {
         self.durably(kept.place.plus(1)).await?;
         let wanted: Arc<str> = Arc::from(hash);
         let read = move |core: &Core| {
-            let frame = core.frame(kept.place)?;
+            let mut buffer = read::Buffer::new();
+            let frame = core.frame(kept.place, &mut buffer)?;
             let broken = || frame.corrupt("a definition makes no sense");
             let (hash, document) = frame::read_definition(frame.body()).ok_or_else(broken)?;
             let document = Payload::parse(document).map_err(|source| broken().caused_by(source))?;
