@@ -346,6 +346,18 @@ impl JournalStore {
         self.durably(decided).await
     }
 
+    /// What is known of a saga; that nothing is known is told once the purge that it may rest on is durable.
+    async fn known(&self, saga: SagaId) -> Result<Option<index::Entry>> {
+        let (found, purged) = {
+            let state = self.core().state();
+            (state.log.index.find(saga).copied(), state.purged)
+        };
+        if found.is_none() {
+            self.durably(purged.plus(1)).await?;
+        }
+        Ok(found)
+    }
+
     /// Reads at once what is in memory most likely, and anything else where it may block.
     async fn look<T: Send + 'static>(
         &self,
@@ -497,7 +509,7 @@ impl SagaStore for JournalStore {
 
     async fn load(&self, saga: SagaId, after: Version) -> Result<Vec<Recorded>> {
         loop {
-            let Some(entry) = self.core().state().log.index.find(saga).copied() else {
+            let Some(entry) = self.known(saga).await? else {
                 return Ok(Vec::new());
             };
             if entry.version <= after {
@@ -514,8 +526,13 @@ impl SagaStore for JournalStore {
     }
 
     async fn find_start(&self, key: &IdempotencyKey) -> Result<Option<SagaId>> {
-        let found = self.core().state().log.index.find_key(key);
-        self.settled().await?;
+        let (found, place) = {
+            let state = self.core().state();
+            let found = state.log.index.find_key(key);
+            let entry = found.and_then(|saga| state.log.index.find(saga));
+            (found, entry.map_or(state.purged, |entry| entry.first))
+        };
+        self.durably(place.plus(1)).await?;
         Ok(found)
     }
 
@@ -533,15 +550,22 @@ impl SagaStore for JournalStore {
     async fn list(&self, filter: &Filter) -> Result<Vec<Summary>> {
         let mut rest = filter.clone();
         let mut page = Vec::new();
+        let mut newest = Place::NONE;
         loop {
-            let last = self.core().state().log.index.list(&rest, &mut page);
-            if last.is_none() {
+            let listed = {
+                let state = self.core().state();
+                newest = newest.max(state.purged);
+                state.log.index.list(&rest, &mut page)
+            };
+            newest = newest.max(listed.newest);
+            if listed.last.is_none() {
                 break;
             }
-            rest.after = last;
+            rest.after = listed.last;
             tokio::task::yield_now().await;
         }
-        self.settled().await?;
+        // Not until everything is: whoever continues all sagas would wait for the first of them each time.
+        self.durably(newest.plus(1)).await?;
         Ok(page)
     }
 
@@ -571,7 +595,7 @@ impl SagaStore for JournalStore {
 
     async fn load_snapshot(&self, saga: SagaId) -> Result<Option<Snapshot>> {
         loop {
-            let Some(entry) = self.core().state().log.index.find(saga).copied() else {
+            let Some(entry) = self.known(saga).await? else {
                 return Ok(None);
             };
             if entry.snapshot == Place::NONE {
@@ -595,7 +619,15 @@ impl SagaStore for JournalStore {
     }
 
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>> {
-        self.job(move |core| core.stream(after, limit)).await
+        let (entries, purged) = self
+            .job(move |core| {
+                let entries = core.stream(after, limit)?;
+                Ok((entries, core.state().purged))
+            })
+            .await?;
+        // What is left out may rest on a purge.
+        self.durably(purged.plus(1)).await?;
+        Ok(entries)
     }
 
     async fn define(&self, blueprint: &Blueprint) -> Result<()> {
@@ -685,8 +717,9 @@ impl JournalStore {
                     Err(Error::new(ErrorKind::StaleVersion, "a saga has moved on"))
                 }
             };
-            let apply = |state: &mut State, _header: &Header, _body: &[u8]| {
+            let apply = |state: &mut State, header: &Header, _body: &[u8]| {
                 state.log.purge(&purge);
+                state.purged = header.place;
             };
             match self.write(frame, Need::Urgent, check, apply).await {
                 Ok(()) => return Ok(entries.len()),

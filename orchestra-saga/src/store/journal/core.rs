@@ -81,6 +81,8 @@ pub(super) struct State {
     /// Behind the last frame that changed what lists show.
     pub(super) decided: Place,
     pub(super) durable: Place,
+    /// The last purge: that a saga is not there may rest on it.
+    pub(super) purged: Place,
     current: Room,
     pub(super) spare: Option<Room>,
     /// Why there is no spare segment.
@@ -193,6 +195,7 @@ impl Core {
             tail,
             decided: tail,
             durable: tail,
+            purged: Place::NONE,
             current,
             spare,
             no_room: None,

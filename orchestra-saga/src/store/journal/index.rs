@@ -103,6 +103,15 @@ impl Image {
     }
 }
 
+/// What a look at some sagas found, besides those that passed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listed {
+    /// The last that was looked at, while there are more and the page is not full.
+    pub(super) last: Option<SagaId>,
+    /// The newest batch of those that were looked at: what is shown of them, and what is not, rests on it.
+    pub(super) newest: Place,
+}
+
 /// Every saga of the store.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -275,16 +284,17 @@ impl Index {
         .collect()
     }
 
-    /// Adds to a page what passes among the next sagas. Returns the last of them, while there are more and
-    /// the page is not full.
-    pub(super) fn list(&self, filter: &Filter, page: &mut Vec<Summary>) -> Option<SagaId> {
+    /// Adds to a page what passes among the next sagas.
+    pub(super) fn list(&self, filter: &Filter, page: &mut Vec<Summary>) -> Listed {
         use std::ops::Bound::{Excluded, Unbounded};
         let first = filter.after.map_or(Unbounded, Excluded);
-        let mut last = None;
+        let (mut last, mut newest) = (None, Place::NONE);
         let entries = self.slots.range((first, Unbounded)).take(LISTED_AT_ONCE);
         let entries = entries.map(|(saga, slot)| {
+            let entry = self.at(*slot);
             last = Some(*saga);
-            self.at(*slot)
+            newest = newest.max(entry.last);
+            entry
         });
         let passes = |entry: &&Entry| {
             filter.status.is_none_or(|wanted| wanted == entry.status)
@@ -309,7 +319,10 @@ impl Index {
                 partition: entry.partition,
             }
         }));
-        last.filter(|_| page.len() < filter.limit)
+        Listed {
+            last: last.filter(|_| page.len() < filter.limit),
+            newest,
+        }
     }
 
     /// Where the first frame is of those sagas that have not ended.

@@ -62,6 +62,75 @@ async fn callers_that_give_up_leave_no_seat_behind() {
 }
 
 #[tokio::test]
+async fn a_list_waits_for_what_it_rests_on_and_for_nothing_else() {
+    let sim = Sim::default();
+    let store = open(&sim).expect("opened");
+    let claim = store.claim(HOME, "test").await.expect("claimed");
+    for number in 1..=9 {
+        let start = start(number).start_key(Some(key(number)));
+        store.append(claim, &start).await.expect("appended");
+    }
+    sim.hold();
+    give_up(store.append(claim, &more(6, 1, 10).status(crate::Status::Completed)));
+    // Whoever continues all sagas, page by page, does not wait for the first of them each time.
+    let page = Filter::open().limit(5);
+    assert_eq!(store.list(&page).await.expect("durable").len(), 5);
+    let found = store.find_start(&key(9)).await.expect("durable");
+    assert_eq!(found, Some(saga(9)));
+    // That the sixth is left out is not durable yet.
+    give_up(store.list(&page.clone().after(Some(saga(5)))));
+    give_up(store.list(&page.limit(6)));
+    let last = Filter::open().after(Some(saga(6)));
+    assert_eq!(store.list(&last).await.expect("durable").len(), 3);
+    give_up(store.append(claim, &start(11).start_key(Some(key(11)))));
+    give_up(store.find_start(&key(11)));
+    sim.release();
+    halt(&store);
+}
+
+#[tokio::test]
+async fn a_purge_is_not_shown_before_it_is_durable() {
+    let sim = Sim::default();
+    let store = open(&sim).expect("opened");
+    let claim = store.claim(HOME, "test").await.expect("claimed");
+    let ended = start(1).start_key(Some(key(1)));
+    let ended = ended.status(crate::Status::Completed);
+    store.append(claim, &ended).await.expect("appended");
+    store.append(claim, &start(2)).await.expect("appended");
+    sim.hold();
+    let purging = tokio::spawn({
+        let store = store.clone();
+        async move { store.purge(claim, at(9), 10).await }
+    });
+    while store.core().state().flying.is_none() {
+        tokio::task::yield_now().await;
+    }
+    give_up(store.load(saga(1), Version(0)));
+    give_up(store.load_snapshot(saga(1)));
+    give_up(store.find_start(&key(1)));
+    give_up(store.list(&Filter::default()));
+    let reading = tokio::spawn({
+        let store = store.clone();
+        async move { store.read(crate::Position::START, 9).await }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    assert!(!reading.is_finished());
+    assert_eq!(
+        store.load(saga(2), Version(0)).await.expect("read").len(),
+        1
+    );
+    // It never will be: nobody was told that the saga is gone, and whoever opens the store may find it.
+    sim.world().failing_sync = Some(0);
+    sim.release();
+    let failed = purging.await.expect("ran").expect_err("not durable");
+    assert_eq!(failed.kind(), crate::ErrorKind::Store);
+    assert!(reading.await.expect("ran").is_err());
+    assert!(store.load(saga(1), Version(0)).await.is_err());
+    assert!(store.find_start(&key(1)).await.is_err());
+    halt(&store);
+}
+
+#[tokio::test]
 async fn what_waits_for_room_is_bounded_by_bytes_and_by_who_still_waits() {
     let sim = Sim::default();
     let (store, claim) = stalled(&sim).await;
