@@ -116,36 +116,63 @@ pub enum Resolution {
     NotApplied,
 }
 
+/// How a saga begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Started {
+    /// The definition's id.
+    pub definition: Arc<str>,
+    /// The definition's version.
+    pub version: Arc<str>,
+    /// The definition's content hash.
+    pub hash: Arc<str>,
+    /// The input.
+    pub input: Payload,
+    /// When it is given up, unless it is past its point of no return.
+    pub deadline: Option<Timestamp>,
+    /// The caller's `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Arc<str>>,
+    /// What it can be searched by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+    /// The saga of which it is a part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<SagaId>,
+    /// The saga whose beginning it repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_of: Option<SagaId>,
+}
+
+impl Started {
+    /// Without time limit, trace, attributes or relatives.
+    pub fn new(
+        definition: impl Into<Arc<str>>,
+        version: impl Into<Arc<str>>,
+        hash: impl Into<Arc<str>>,
+        input: Payload,
+    ) -> Self {
+        Self {
+            definition: definition.into(),
+            version: version.into(),
+            hash: hash.into(),
+            input,
+            deadline: None,
+            trace: None,
+            attributes: BTreeMap::new(),
+            parent: None,
+            fork_of: None,
+        }
+    }
+}
+
 /// One thing that happened to a saga.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
     /// The saga exists. Always the first event.
-    SagaStarted {
-        /// The definition's id.
-        definition: Arc<str>,
-        /// The definition's version.
-        version: Arc<str>,
-        /// The definition's content hash.
-        hash: Arc<str>,
-        /// The input.
-        input: Payload,
-        /// When it is given up, unless it is past its point of no return.
-        deadline: Option<Timestamp>,
-        /// The caller's `traceparent`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        trace: Option<Arc<str>>,
-        /// What it can be searched by.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        attributes: BTreeMap<String, String>,
-        /// The saga of which it is a part.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        parent: Option<SagaId>,
-        /// The saga whose beginning it repeats.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        fork_of: Option<SagaId>,
-    },
+    SagaStarted(Arc<Started>),
     /// A step of the saga that this one repeats had this output; its effect stays that saga's.
     StepCopied {
         /// The step.
@@ -390,7 +417,7 @@ impl Event {
     /// The name of the event in the log.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::SagaStarted { .. } => "saga_started",
+            Self::SagaStarted(_) => "saga_started",
             Self::StepScheduled { .. } => "step_scheduled",
             Self::StepCompleted { .. } => "step_completed",
             Self::StepFailed { .. } => "step_failed",
@@ -451,7 +478,7 @@ impl Event {
     /// What it carries of the saga's own data.
     pub(crate) fn payload_mut(&mut self) -> Option<&mut Payload> {
         match self {
-            Self::SagaStarted { input, .. } => Some(input),
+            Self::SagaStarted(started) => Some(&mut Arc::make_mut(started).input),
             Self::StepCopied { output, .. } | Self::StepCompleted { output, .. } => Some(output),
             Self::StepScheduled { input, .. } => input.as_mut(),
             Self::StepHeartbeat { details, .. } => Some(details),

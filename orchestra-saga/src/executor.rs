@@ -8,6 +8,7 @@
 mod admission;
 mod attempt;
 mod builder;
+mod calls;
 mod children;
 pub(crate) mod definitions;
 mod drive;

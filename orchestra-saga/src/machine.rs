@@ -26,6 +26,8 @@ mod unwind;
 
 use front::Front;
 pub use state::{Phase, State};
+#[cfg(feature = "test-util")]
+pub(crate) use state::Rest;
 pub(crate) use state::{Progress, Stage, StepState};
 
 use std::sync::Arc;
@@ -34,10 +36,11 @@ use orchestra_core::{IdempotencyKey, Timestamp};
 
 use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Operator, Recorded, Resolution};
+use crate::event::{Event, Operator, Recorded, Resolution, Started};
 use crate::executor::Start;
 use crate::id::{Epoch, SagaId, StepName, Version};
 use crate::payload::Payload;
+use crate::step::call::Attempt;
 use crate::step::{Applied, Call, Heart, Operation, StepOutcome};
 use crate::two_phase::Decision;
 
@@ -195,24 +198,25 @@ impl Machine {
 
     /// The first batch: the start and the first intents.
     pub fn start(&mut self, start: &Start, now: Timestamp) -> Vec<Event> {
-        let started = Event::SagaStarted {
-            definition: Arc::clone(&self.definition.id),
-            version: Arc::clone(&self.definition.version),
-            hash: Arc::clone(&self.definition.hash),
-            input: start.input.clone(),
-            deadline: self.definition.timeout.map(|limit| now + limit),
-            trace: start
-                .trace
-                .as_ref()
-                .map(|trace| Arc::from(trace.to_string())),
-            attributes: start.attributes.clone(),
-            parent: start.parent,
-            fork_of: None,
-        };
+        let mut started = self.started(start.input.clone(), now);
+        let trace = start.trace.as_ref();
+        started.trace = trace.map(|trace| Arc::from(trace.to_string()));
+        started.attributes.clone_from(&start.attributes);
+        started.parent = start.parent;
+        let started = Event::SagaStarted(Arc::new(started));
         let mut events = Vec::new();
         self.fold(vec![started], now, &mut events);
         self.follow(now, &mut events);
         events
+    }
+
+    fn started(&self, input: Payload, now: Timestamp) -> Started {
+        let Definition {
+            id, version, hash, ..
+        } = &*self.definition;
+        let mut started = Started::new(Arc::clone(id), Arc::clone(version), Arc::clone(hash), input);
+        started.deadline = self.definition.timeout.map(|limit| now + limit);
+        started
     }
 
     /// The first batch of a saga that repeats a completed one from a step on.
@@ -234,17 +238,11 @@ impl Machine {
         let number = number.ok_or_else(|| refused(format!("it has no step {from}")))?;
         let mut again = self.definition.descendants(number);
         again.insert(number);
-        let mut decided = vec![Event::SagaStarted {
-            definition: Arc::clone(&self.definition.id),
-            version: Arc::clone(&self.definition.version),
-            hash: Arc::clone(&self.definition.hash),
-            input: of.state.input.clone(),
-            deadline: self.definition.timeout.map(|limit| now + limit),
-            trace: of.state.trace.clone(),
-            attributes: [("fork_by".to_owned(), by.to_string())].into(),
-            parent: None,
-            fork_of: Some(of.saga),
-        }];
+        let mut started = self.started(of.state.input.clone(), now);
+        started.trace.clone_from(&of.state.trace);
+        started.attributes = [("fork_by".to_owned(), by.to_string())].into();
+        started.fork_of = Some(of.saga);
+        let mut decided = vec![Event::SagaStarted(Arc::new(started))];
         let numbered = (0..).zip(self.definition.steps.iter().zip(&of.state.steps));
         let kept = numbered.filter(|(number, _)| !again.contains(number));
         decided.extend(kept.map(|(_, (spec, step))| Event::StepCopied {
@@ -308,6 +306,18 @@ impl Machine {
 
     /// The call of a `…_scheduled` event that has been applied.
     pub fn call(&self, event: &Event, epoch: Epoch, now: Timestamp) -> Option<Call> {
+        let attempt = self.attempt(event, epoch, now, Heart::default())?;
+        Some(Call::new(attempt))
+    }
+
+    /// As [`Machine::call`], with somebody who hears heartbeats.
+    pub(crate) fn attempt(
+        &self,
+        event: &Event,
+        epoch: Epoch,
+        now: Timestamp,
+        heart: Heart,
+    ) -> Option<Attempt> {
         let (op, attempt, key, deadline, applied) = match event {
             Event::StepScheduled {
                 attempt,
@@ -343,21 +353,23 @@ impl Machine {
             _ => return None,
         };
         let step = event.step()?;
-        let state = self.state.step(self.definition.index_of(step)?);
+        let number = self.definition.index_of(step)?;
+        let state = self.state.step(number);
         let output = match op {
             Operation::Action | Operation::Probe => None,
             Operation::Compensation => state.output.clone(),
         };
-        Some(Call {
+        Some(Attempt {
             saga: self.saga,
             definition: Arc::clone(&self.definition.id),
             step: step.clone(),
             op,
             attempt: *attempt,
             key,
+            number,
             iteration: state.iteration,
-            details: state.details.clone(),
-            heart: Heart::default(),
+            details: state.rest().details.clone(),
+            heart,
             epoch,
             deadline: *deadline,
             budget: deadline.since(now),

@@ -46,16 +46,10 @@ pub(crate) async fn load(
     let Some(first) = log.first() else {
         return Err(Error::new(ErrorKind::NotFound, "no such saga").of(saga));
     };
-    let Event::SagaStarted {
-        definition,
-        version,
-        hash,
-        ..
-    } = &first.event
-    else {
+    let Event::SagaStarted(begun) = &first.event else {
         return Err(Error::corrupt("the log does not begin with saga_started").of(saga));
     };
-    let named = (definition, version, hash);
+    let named = (&begun.definition, &begun.version, &begun.hash);
     let definition = definitions.of(store, named).await;
     let definition = definition.map_err(|error| error.of(saga))?;
     let mut machine = Machine::new(definition, saga);

@@ -202,7 +202,7 @@ impl SagaView {
             input: state.input.clone(),
             started: state.started,
             updated: state.updated,
-            cause: state.cause.clone(),
+            cause: state.cause().cloned(),
             ended: status.is_terminal().then_some(state.updated),
             current: steps
                 .iter()
@@ -227,16 +227,16 @@ impl StepState {
             name: name.clone(),
             status: self.status(),
             attempts: self.action.attempt,
-            compensation_attempts: self.undo.attempt,
+            compensation_attempts: self.undo().attempt,
             output: self.output.clone(),
-            reason: self.reason.clone(),
+            reason: self.rest().reason.clone(),
             parked: parked(Operation::Action, &self.action)
-                .or_else(|| parked(Operation::Compensation, &self.undo)),
+                .or_else(|| parked(Operation::Compensation, self.undo())),
         }
     }
 
     fn status(&self) -> StepStatus {
-        match (self.undo.stage, self.action.stage) {
+        match (self.undo().stage, self.action.stage) {
             (Stage::Done, _) => StepStatus::Compensated,
             (Stage::Parked(_), _) | (Stage::Pending, Stage::Parked(_)) => StepStatus::Parked,
             (Stage::Pending, Stage::Pending) => StepStatus::Pending,

@@ -9,7 +9,7 @@ mod request;
 mod response;
 mod typed;
 
-pub use call::{Applied, Call, Operation};
+pub use call::{Applied, Attempt, Call, Operation};
 pub(crate) use call::{Beat, Heart};
 pub use request::{Caller, StepCall, StepRequest};
 pub(crate) use typed::{Decode, TypedAction, TypedCompensation, TypedProbe};

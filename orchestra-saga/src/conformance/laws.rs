@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Violation;
 use crate::error::{ErrorKind, Result};
-use crate::event::Event;
+use crate::event::{Event, Started};
 use crate::id::{Partition, SagaId, Version};
 use crate::status::Status;
 use crate::store::{Append, Blueprint, Claim, Filter, Position, SagaStore, Snapshot};
@@ -27,17 +27,10 @@ pub(super) fn saga(number: u64) -> SagaId {
 }
 
 fn started() -> Event {
-    Event::SagaStarted {
-        definition: Arc::from("conformance"),
-        version: Arc::from("1"),
-        hash: Arc::from("none"),
-        input: json!({ "text": "\u{fc}\u{0}'\"" }).into(),
-        deadline: Some(at(9)),
-        trace: None,
-        attributes: std::collections::BTreeMap::new(),
-        parent: None,
-        fork_of: None,
-    }
+    let input = json!({ "text": "\u{fc}\u{0}'\"" }).into();
+    let mut started = Started::new("conformance", "1", "none", input);
+    started.deadline = Some(at(9));
+    Event::SagaStarted(Arc::new(started))
 }
 
 fn note(reason: &str) -> Event {

@@ -1,164 +1,113 @@
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use tokio::sync::Notify;
+use futures_util::future::{BoxFuture, ready};
+use orchestra_core::Timestamp;
+use tracing::Instrument;
 
+use super::calls::Running;
+use super::children;
 use super::shared::Shared;
-use super::{Notice, children};
-use crate::definition::{Body, Definition, Spec};
+use crate::definition::{Body, Definition};
 use crate::error::Result;
 use crate::machine::Input;
 use crate::payload::Payload;
-use crate::step::{Beat, Call, Heart, Operation, StepOutcome};
+use crate::step::{Beat, Call, Operation, Step, StepCall, StepOutcome};
 
-/// The most characters of a panic's message that are kept.
-const MAX_PANIC: usize = 256;
-
-/// Makes one call and reports how it ended.
-pub(super) async fn attempt(
-    shared: Arc<Shared>,
-    definition: Arc<Definition>,
-    mut call: Call,
-) -> Input {
-    let begun = shared.now();
-    let outcome = if call.budget.is_zero() {
-        StepOutcome::Retryable {
-            reason: "not sent: the deadline of the attempt has passed".to_owned(),
-            after: None,
-        }
+/// Begins a call.
+pub(super) fn begin(
+    shared: &Arc<Shared>,
+    definition: &Arc<Definition>,
+    call: Call,
+    now: Timestamp,
+) -> Running {
+    if call.budget.is_zero() {
+        let reason = "not sent: the deadline of the attempt has passed".to_owned();
+        let after = None;
+        let outcome = StepOutcome::Retryable { reason, after };
+        return Running::new(call, now, None, ready(outcome).boxed());
+    }
+    let silence = definition.spec(call.number).heartbeat;
+    let span = tracing::info_span!(
+        "saga_call",
+        saga = %call.saga,
+        step = %call.step,
+        op = %call.op,
+        attempt = call.attempt,
+    );
+    let answer = answer(shared, definition, call.clone());
+    let answer = if span.is_disabled() {
+        answer
     } else {
-        let number = definition.index_of(&call.step);
-        match number.map(|number| definition.spec(number)) {
-            Some(spec) => watched(&shared, spec, &mut call).await,
-            None => StepOutcome::Rejected(format!("there is no step {}", call.step)),
-        }
+        answer.instrument(span).boxed()
     };
-    let outcome = shared.limits.check_outcome(&call, outcome);
-    shared.tell(&Notice::Attempted {
-        saga: call.saga,
-        definition: &call.definition,
-        step: &call.step,
-        op: call.op,
-        attempt: call.attempt,
-        outcome: outcome.name(),
-        took: shared.now().since(begun),
-        trace: call.trace.as_ref(),
-    });
-    Input::Report {
-        step: call.step.clone(),
-        op: call.op,
-        attempt: call.attempt,
-        outcome,
-    }
+    Running::new(call, now, silence, answer)
 }
 
-/// Runs it within its limits; a panic is an answer that nobody heard.
-async fn watched(shared: &Arc<Shared>, spec: &Spec, call: &mut Call) -> StepOutcome {
-    let pulse = Arc::new(Pulse {
-        shared: Arc::clone(shared),
-        call: call.clone(),
-        beat: Notify::new(),
-    });
-    call.heart = Heart::new(Arc::clone(&pulse) as Arc<dyn Beat>);
-    let silence = spec.heartbeat.filter(|_| call.op == Operation::Action);
-    let answer = AssertUnwindSafe(run(shared, spec, call)).catch_unwind();
-    let answer = async {
-        match silence {
-            Some(limit) => pulse.while_it_beats(limit, answer).await,
-            None => answer.await,
-        }
-    };
-    match tokio::time::timeout(call.budget, answer).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(panic)) => StepOutcome::Unknown(panicked(&*panic)),
-        Err(_elapsed) => StepOutcome::Unknown(format!("no answer within {:?}", call.budget)),
-    }
-}
-
-/// What a panic said, the beginning of it.
-fn panicked(panic: &(dyn Any + Send)) -> String {
-    let literal = panic.downcast_ref::<&str>().copied();
-    match literal.or_else(|| panic.downcast_ref::<String>().map(String::as_str)) {
-        Some(text) => {
-            let text: String = text.chars().take(MAX_PANIC).collect();
-            format!("the step panicked: {text}")
-        }
-        None => "the step panicked".to_owned(),
-    }
-}
-
-async fn run(shared: &Arc<Shared>, spec: &Spec, call: &Call) -> StepOutcome {
+fn answer(
+    shared: &Arc<Shared>,
+    definition: &Arc<Definition>,
+    call: Call,
+) -> BoxFuture<'static, StepOutcome> {
+    let spec = definition.spec(call.number);
     let body = match call.op {
         Operation::Action => Some(&spec.action),
         Operation::Compensation => spec.compensation.as_ref(),
         Operation::Probe => spec.probe.as_ref(),
     };
-    match (body, call.op) {
-        (Some(Body::Code(step)), Operation::Action) => step.act(call).await,
-        (Some(Body::Code(step)), Operation::Compensation) => step.compensate(call).await,
-        (Some(Body::Code(step)), Operation::Probe) => step.probe(call).await,
-        (Some(Body::Request(request)), _) => match (request.resolve(call), &shared.caller) {
-            (Ok(request), Some(caller)) => caller.call(request).await,
-            (Ok(_), None) => StepOutcome::Rejected("the executor has no caller".to_owned()),
-            (Err(reason), _) => StepOutcome::Rejected(format!("request cannot be made: {reason}")),
-        },
-        (Some(Body::Children(starts)), Operation::Compensation) => {
-            children::revoke(shared, &**starts, call).await
-        }
-        (Some(Body::Children(starts)), _) => children::run(shared, &**starts, call).await,
-        (Some(Body::Timer(_) | Body::Signal(..)) | None, op) => {
-            StepOutcome::Rejected(format!("step {} has no {op}", call.step))
-        }
-    }
-}
-
-/// Hears the heartbeats of an attempt.
-struct Pulse {
-    shared: Arc<Shared>,
-    call: Call,
-    beat: Notify,
-}
-
-impl Pulse {
-    /// The answer, unless it is silent for longer than the limit.
-    async fn while_it_beats<E>(
-        &self,
-        limit: Duration,
-        answer: impl Future<Output = Result<StepOutcome, E>>,
-    ) -> Result<StepOutcome, E> {
-        let mut answer = pin!(answer);
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut answer => return answer,
-                () = self.beat.notified() => {}
-                () = tokio::time::sleep(limit) => {
-                    let reason = format!("no heartbeat within {limit:?}");
-                    return Ok(StepOutcome::Unknown(reason));
+    match body {
+        Some(Body::Code(step)) => ask(Arc::clone(step), call).boxed(),
+        Some(Body::Request(request)) => send(shared, request, &call),
+        Some(Body::Children(starts)) => {
+            let (shared, starts) = (Arc::clone(shared), Arc::clone(starts));
+            async move {
+                match call.op {
+                    Operation::Compensation => children::revoke(&shared, &*starts, &call).await,
+                    _ => children::run(&shared, &*starts, &call).await,
                 }
             }
+            .boxed()
+        }
+        Some(Body::Timer(_) | Body::Signal(..)) | None => {
+            refused(format!("step {} has no {}", call.step, call.op))
         }
     }
+}
+
+async fn ask(step: Arc<dyn Step>, call: Call) -> StepOutcome {
+    let answer = match call.op {
+        Operation::Action => step.act(&call),
+        Operation::Compensation => step.compensate(&call),
+        Operation::Probe => step.probe(&call),
+    };
+    answer.await
+}
+
+fn send(shared: &Shared, request: &StepCall, call: &Call) -> BoxFuture<'static, StepOutcome> {
+    match (request.resolve(call), &shared.caller) {
+        (Ok(request), Some(caller)) => {
+            let caller = Arc::clone(caller);
+            async move { caller.call(request).await }.boxed()
+        }
+        (Ok(_), None) => refused("the executor has no caller".to_owned()),
+        (Err(reason), _) => refused(format!("request cannot be made: {reason}")),
+    }
+}
+
+fn refused(reason: String) -> BoxFuture<'static, StepOutcome> {
+    ready(StepOutcome::Rejected(reason)).boxed()
 }
 
 #[async_trait]
-impl Beat for Pulse {
-    async fn beat(&self, details: Payload) -> Result<()> {
-        self.shared.limits.check_input(&details)?;
+impl Beat for Shared {
+    async fn beat(self: Arc<Self>, call: &Call, details: Payload) -> Result<()> {
+        self.limits.check_input(&details)?;
         let input = Input::Heartbeat {
-            step: self.call.step.clone(),
-            attempt: self.call.attempt,
+            step: call.step.clone(),
+            attempt: call.attempt,
             details,
         };
-        let known = self.shared.ask(self.call.saga, input).await?;
-        if known {
-            self.beat.notify_one();
-        }
-        Ok(())
+        self.ask(call.saga, input).await.map(drop)
     }
 }

@@ -1,17 +1,21 @@
 //! The task of one saga.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use orchestra_core::{Backoff, IdempotencyKey, Timestamp};
+use orchestra_core::{Backoff, Timestamp};
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
 
 use super::Notice;
 use super::admission::Permit;
-use super::attempt::attempt;
+use super::attempt;
+use super::calls::{Calls, Ended};
 use super::mailbox::Mailbox;
 use super::shared::Shared;
 use super::snapshots::Snapshots;
@@ -21,6 +25,7 @@ use crate::id::{SagaId, Version};
 use crate::machine::{Input, Machine};
 use crate::recovery;
 use crate::status::{SagaView, Status};
+use crate::step::{Beat, Call, Heart};
 use crate::store::Append;
 
 /// How fast a saga whose store fails is read again.
@@ -32,21 +37,14 @@ const AGAIN: Backoff = Backoff::exponential(Duration::from_millis(50), 2.0)
 #[derive(Debug)]
 pub(super) struct Letter {
     pub(super) input: Input,
-    pub(super) reply: Option<oneshot::Sender<Result<bool>>>,
+    pub(super) reply: Reply,
 }
+
+type Reply = Option<oneshot::Sender<Result<bool>>>;
 
 impl Letter {
     pub(super) fn silent(input: Input) -> Self {
         Self { input, reply: None }
-    }
-
-    /// Says that it may not have been heard, and why.
-    fn lost(reply: Option<oneshot::Sender<Result<bool>>>, saga: SagaId, error: &Error) {
-        if let Some(reply) = reply {
-            let message = "the request may not be durable";
-            let answer = Error::new(error.kind(), message).of(saga);
-            let _gone = reply.send(Err(answer.caused_by(error.to_string())));
-        }
     }
 }
 
@@ -64,120 +62,127 @@ pub(super) enum Ticket {
 /// Why the task begins.
 pub(super) enum First {
     /// A new saga.
-    Start(Box<New>),
-    /// A saga of the store.
-    Letter(Letter),
+    Start(Box<Run>, Box<Birth>),
+    /// A saga of the store. Letters wait in its mailbox.
+    Again,
 }
 
-/// A saga that is not in the store yet, and who wants to know that it is.
-pub(super) struct New {
-    pub(super) machine: Machine,
-    pub(super) events: Vec<Event>,
-    pub(super) key: Option<IdempotencyKey>,
-    pub(super) at: Timestamp,
+/// The first events of a saga, and who wants to know that they are in the store.
+pub(super) struct Birth {
+    pub(super) batch: Append,
     pub(super) durable: oneshot::Sender<Result<()>>,
-    /// Is sent the end, unless the saga sleeps or is read again before.
-    pub(super) ended: Option<oneshot::Sender<SagaView>>,
 }
 
 /// Runs a saga until it has ended, sleeps, or the executor stops.
-pub(super) async fn drive(
-    shared: Arc<Shared>,
-    saga: SagaId,
-    inbox: Arc<Mailbox>,
-    ticket: Ticket,
-    first: First,
-) {
-    let ticket = match ticket {
-        Ticket::Wanted => shared.permit().await.map(Ticket::Held),
-        ticket => Some(ticket),
-    };
-    let mut task = Task {
-        shared,
-        saga,
-        inbox,
-        failures: 0,
-    };
-    if ticket.is_some() {
-        task.run(first).await;
-    } else {
-        // Letters of a stopping executor are dropped, which their senders see.
-        task.leave();
+///
+/// There is one such future for each saga that runs, so it holds little: what is large or rare is
+/// behind a pointer.
+pub(super) fn drive(mut task: Task, first: First) -> impl Future<Output = ()> {
+    async move {
+        if matches!(task.ticket, Ticket::Wanted) {
+            match Box::pin(task.shared.permit()).await {
+                Some(permit) => task.ticket = Ticket::Held(permit),
+                // Letters of a stopping executor are dropped, which their senders see.
+                None => return task.leave(),
+            }
+        }
+        let mut next = match first {
+            First::Start(run, birth) => Box::pin(task.start(run, *birth)).await,
+            First::Again => Next::Read,
+        };
+        loop {
+            next = match next {
+                Next::Run(mut run) => match run.go(&task.inbox).await {
+                    Ok(()) => task.rest(*run),
+                    Err(error) => Next::Failed(error),
+                },
+                Next::Read => Box::pin(task.read()).await,
+                Next::Failed(error) => Box::pin(task.failed(error)).await,
+                Next::Leave => return,
+            }
+        }
     }
 }
 
-struct Task {
-    shared: Arc<Shared>,
-    saga: SagaId,
-    inbox: Arc<Mailbox>,
+/// What the task of a saga does next.
+enum Next {
+    Run(Box<Run>),
+    /// The log knows.
+    Read,
+    Failed(Error),
+    Leave,
+}
+
+pub(super) struct Task {
+    pub(super) shared: Arc<Shared>,
+    pub(super) saga: SagaId,
+    pub(super) inbox: Arc<Mailbox>,
+    pub(super) ticket: Ticket,
     failures: u32,
 }
 
 impl Task {
-    async fn run(&mut self, first: First) {
-        let mut letter = match first {
-            First::Letter(letter) => Some(letter),
-            First::Start(new) => {
-                if self.start(*new).await {
-                    return;
-                }
-                None
-            }
-        };
-        while !self.recover(letter.take()).await {}
-    }
-
-    /// Makes the start durable and goes on. Whether the task is over.
-    async fn start(&mut self, new: New) -> bool {
-        let mut run = Run::new(Arc::clone(&self.shared), new.machine);
-        match run.append(new.events, new.key, new.at).await {
-            Ok(()) => {
-                // A caller who went away does not stop the saga.
-                let _gone = new.durable.send(Ok(()));
-                run.ended = new.ended;
-                self.follow(run, None).await
-            }
-            Err(error) => {
-                // After such an error it may be durable all the same; the log knows.
-                let refused = !matches!(error.kind(), ErrorKind::Store | ErrorKind::Busy);
-                if error.kind() == ErrorKind::Fenced {
-                    self.shared.fence(&error);
-                }
-                let _gone = new.durable.send(Err(error));
-                if refused {
-                    self.leave();
-                }
-                refused
-            }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        saga: SagaId,
+        inbox: Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Self {
+        Self {
+            shared,
+            saga,
+            inbox,
+            ticket,
+            failures: 0,
         }
     }
 
-    /// Reads the saga from its log and goes on. Whether the task is over.
-    async fn recover(&mut self, letter: Option<Letter>) -> bool {
-        let shared = Arc::clone(&self.shared);
+    /// Makes the start durable.
+    async fn start(&mut self, mut run: Box<Run>, birth: Birth) -> Next {
+        let error = match run.append(&birth.batch).await {
+            Ok(()) => {
+                // A caller who went away does not stop the saga.
+                let _gone = birth.durable.send(Ok(()));
+                return Next::Run(run);
+            }
+            Err(error) => error,
+        };
+        // After such an error it may be durable all the same; the log knows.
+        let refused = !matches!(error.kind(), ErrorKind::Store | ErrorKind::Busy);
+        if error.kind() == ErrorKind::Fenced {
+            self.shared.fence(&error);
+        }
+        let _gone = birth.durable.send(Err(error));
+        if !refused {
+            return Next::Read;
+        }
+        self.leave();
+        Next::Leave
+    }
+
+    async fn read(&self) -> Next {
+        let shared = &self.shared;
         match recovery::load(&*shared.store, self.saga, &shared.definitions).await {
             Ok(machine) => {
                 // A batch whose append failed may be durable: whoever waits learns of it here.
                 shared.changed(self.saga, Status::of(machine.state()));
-                let run = Run::new(Arc::clone(&shared), machine);
-                self.follow(run, letter).await
+                Next::Run(Box::new(Run::new(Arc::clone(shared), machine, None)))
             }
-            Err(error) => self.failed(error, letter).await,
+            Err(error) => Next::Failed(error),
         }
     }
 
-    /// Whether the task is over.
-    async fn follow(&mut self, mut run: Run, letter: Option<Letter>) -> bool {
-        match run.go(&self.inbox, letter).await {
-            Ok(()) => {
-                run.tell_the_end();
-                self.leave_if_empty()
-            }
-            Err(error) => self.failed(error, None).await,
+    /// The saga has nothing to do now.
+    fn rest(&mut self, mut run: Run) -> Next {
+        run.tell_the_end();
+        if self.leave_if_empty() {
+            Next::Leave
+        } else {
+            Next::Read
         }
     }
 
-    async fn failed(&mut self, error: Error, letter: Option<Letter>) -> bool {
+    async fn failed(&mut self, error: Error) -> Next {
         match error.kind() {
             ErrorKind::Fenced => self.shared.fence(&error),
             ErrorKind::NotFound | ErrorKind::ForeignPartition => {}
@@ -186,12 +191,12 @@ impl Task {
             }
             _ => return self.again(&error).await,
         }
-        self.leave_for(&error, letter);
-        true
+        self.leave_for(&error);
+        Next::Leave
     }
 
-    /// Waits a little before the log is read again. Whether the executor stops instead.
-    async fn again(&mut self, error: &Error) -> bool {
+    /// Waits a little before the log is read again, unless the executor stops.
+    async fn again(&mut self, error: &Error) -> Next {
         tracing::warn!(saga = %self.saga, %error, "saga store failed; reading the saga again");
         let saga = self.saga;
         self.shared.tell(&Notice::StoreFailed { saga, error });
@@ -200,17 +205,17 @@ impl Task {
         tokio::select! {
             () = self.shared.stop.cancelled() => {
                 self.leave();
-                true
+                Next::Leave
             }
-            () = tokio::time::sleep(delay) => false,
+            () = tokio::time::sleep(delay) => Next::Read,
         }
     }
 
     /// Ends the task, and says why to everybody who asked something of the saga.
-    fn leave_for(&mut self, error: &Error, letter: Option<Letter>) {
+    fn leave_for(&mut self, error: &Error) {
         drop(self.shared.running.lock().remove(&self.saga));
-        let letters = letter.into_iter().chain(self.inbox.drain());
-        for reply in letters.filter_map(|letter| letter.reply) {
+        let letters = self.inbox.drain();
+        for reply in letters.into_iter().filter_map(|letter| letter.reply) {
             let _gone = reply.send(Err(error.repeated()));
         }
     }
@@ -233,47 +238,155 @@ impl Task {
 }
 
 /// A saga in memory, with its calls.
-struct Run {
+pub(super) struct Run {
     shared: Arc<Shared>,
     machine: Machine,
-    calls: FuturesUnordered<BoxFuture<'static, Input>>,
+    calls: Calls,
     snapshots: Snapshots,
+    /// A snapshot that is being kept, beside the calls.
+    saving: Option<BoxFuture<'static, ()>>,
+    /// Rings no later than the saga or a call of it wants to be woken.
+    alarm: Option<Pin<Box<Sleep>>>,
+    alarm_at: Timestamp,
+    rng: fastrand::Rng,
+    /// Is sent the end, unless the saga sleeps or is read again before.
     ended: Option<oneshot::Sender<SagaView>>,
 }
 
+/// What happens to a saga that runs.
+enum Heard {
+    Ended(Ended),
+    Letter(Letter),
+    /// It is time, or the executor stops.
+    Woken,
+}
+
+/// What was decided, and who wants to know whether what he asked for was part of it.
+struct Decided {
+    batch: Append,
+    reply: Reply,
+    mattered: bool,
+}
+
 impl Run {
-    fn new(shared: Arc<Shared>, machine: Machine) -> Self {
-        let snapshots = Snapshots::new(shared.snapshot_every, machine.version().0);
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        machine: Machine,
+        ended: Option<oneshot::Sender<SagaView>>,
+    ) -> Self {
         Self {
+            calls: Calls::default(),
+            snapshots: Snapshots::new(shared.snapshot_every, machine.version().0),
+            saving: None,
+            alarm: None,
+            alarm_at: Timestamp::UNIX_EPOCH,
+            rng: fastrand::Rng::with_seed(shared.draw()),
             shared,
             machine,
-            calls: FuturesUnordered::new(),
-            snapshots,
-            ended: None,
+            ended,
         }
     }
 
     /// Until the saga has ended, sleeps, or the executor stops.
-    async fn go(&mut self, inbox: &Mailbox, first: Option<Letter>) -> Result<()> {
+    async fn go(&mut self, inbox: &Mailbox) -> Result<()> {
         if self.calls.is_empty() {
             // Whatever the log shows in flight was called by someone who is gone.
-            if let Err(error) = self.take(Letter::silent(Input::Recovered)).await {
-                let reply = first.and_then(|letter| letter.reply);
-                Letter::lost(reply, self.machine.saga(), &error);
-                return Err(error);
-            }
+            let decided = self.decide(Letter::silent(Input::Recovered), self.shared.now());
+            self.carry_out(decided).await?;
         }
-        let mut next = first;
         loop {
-            if let Some(letter) = next.take() {
-                self.take(letter).await?;
-            }
             if self.is_over() && inbox.is_empty() {
                 return Ok(());
             }
             // A saga whose steps answer at once is no reason for others to wait.
             tokio::task::consume_budget().await;
-            next = Some(self.next(inbox).await);
+            let stopping = self.shared.stop.is_cancelled();
+            let heard = poll_fn(|context| self.poll_next(inbox, stopping, context)).await;
+            let decided = self.hear(heard);
+            self.carry_out(decided).await?;
+        }
+    }
+
+    /// What is ready first is taken first: the rest is not even looked at.
+    fn poll_next(
+        &mut self,
+        inbox: &Mailbox,
+        stopping: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<Heard> {
+        if let Some(saving) = &mut self.saving
+            && saving.poll_unpin(context).is_ready()
+        {
+            self.saving = None;
+            return Poll::Ready(Heard::Woken);
+        }
+        if let Poll::Ready(ended) = self.calls.poll_ended(context) {
+            return Poll::Ready(Heard::Ended(ended));
+        }
+        if let Poll::Ready(letter) = inbox.poll_take(context) {
+            return Poll::Ready(Heard::Letter(letter));
+        }
+        // Whoever stops the executor rouses all readers of letters afterwards.
+        if self.shared.stop.is_cancelled() != stopping || self.poll_alarm(stopping, context).is_ready() {
+            return Poll::Ready(Heard::Woken);
+        }
+        Poll::Pending
+    }
+
+    fn poll_alarm(&mut self, stopping: bool, context: &mut Context<'_>) -> Poll<()> {
+        let wake = self.machine.wake().filter(|_| !stopping);
+        let Some(at) = wake.into_iter().chain(self.calls.patience()).min() else {
+            return Poll::Pending;
+        };
+        // One that rings too early is set again then: most are not needed any more.
+        let alarm = match &mut self.alarm {
+            Some(alarm) if self.alarm_at <= at => alarm,
+            alarm => {
+                let left = at.since(self.shared.now());
+                self.alarm_at = at;
+                alarm.insert(Box::pin(tokio::time::sleep(left)))
+            }
+        };
+        let rung = alarm.as_mut().poll(context);
+        if rung.is_ready() {
+            self.alarm = None;
+        }
+        rung
+    }
+
+    fn hear(&mut self, heard: Heard) -> Option<Box<Decided>> {
+        let now = self.shared.now();
+        match heard {
+            Heard::Letter(letter) => self.decide(letter, now),
+            Heard::Ended(ended) => {
+                let input = self.report(ended, now);
+                self.decide(Letter::silent(input), now)
+            }
+            Heard::Woken => {
+                self.calls.give_up(now);
+                self.decide(Letter::silent(Input::Wake), now)
+            }
+        }
+    }
+
+    fn report(&self, ended: Ended, now: Timestamp) -> Input {
+        let Ended { call, begun, outcome } = ended;
+        let outcome = self.shared.limits.check_outcome(&call, outcome);
+        self.shared.tell(&Notice::Attempted {
+            saga: call.saga,
+            definition: &call.definition,
+            step: &call.step,
+            op: call.op,
+            attempt: call.attempt,
+            outcome: outcome.name(),
+            took: now.since(begun),
+            trace: call.trace.as_ref(),
+        });
+        Input::Report {
+            step: call.step.clone(),
+            op: call.op,
+            attempt: call.attempt,
+            outcome,
         }
     }
 
@@ -292,46 +405,48 @@ impl Run {
             let soon = self.shared.now() + self.shared.poll;
             self.machine.wake().is_none_or(|wake| wake > soon)
         };
-        self.calls.is_empty() && (status.is_terminal() || stopping || asleep())
+        let idle = self.calls.is_empty() && (self.saving.is_none() || status.is_terminal());
+        idle && (status.is_terminal() || stopping || asleep())
     }
 
-    async fn next(&mut self, inbox: &Mailbox) -> Letter {
-        let stopping = self.shared.stop.is_cancelled();
-        let wake = self.machine.wake().filter(|_| !stopping);
-        let (shared, calls) = (&self.shared, &mut self.calls);
-        tokio::select! {
-            // What is often ready comes first: nothing else is touched then.
-            biased;
-            Some(input) = calls.next() => Letter::silent(input),
-            letter = inbox.take() => letter,
-            () = shared.stop.cancelled(), if !stopping => Letter::silent(Input::Wake),
-            () = sleep(wake.map(|wake| wake.since(shared.now()))) => Letter::silent(Input::Wake),
-        }
-    }
-
-    /// Decides, appends, and only then calls.
-    async fn take(&mut self, letter: Letter) -> Result<()> {
+    /// What is to be appended, and only then called.
+    fn decide(&mut self, letter: Letter, now: Timestamp) -> Option<Box<Decided>> {
         let Letter { input, reply } = letter;
         if let Err(error) = self.check_history(&input) {
             if let Some(reply) = reply {
                 let _gone = reply.send(Err(error));
             }
-            return Ok(());
+            return None;
         }
-        let (now, draw) = (self.shared.now(), self.shared.draw());
-        let mut events = self.machine.settle(&input, now, draw);
+        let mut events = self.machine.settle(&input, now, self.rng.u64(..));
         let mattered = !events.is_empty();
         if !self.shared.stop.is_cancelled() {
             self.machine.follow(now, &mut events);
         }
-        if let Err(error) = self.append(events, None, now).await {
-            Letter::lost(reply, self.machine.saga(), &error);
-            return Err(error);
+        if events.is_empty() {
+            self.answer(reply, mattered, &Ok(()));
+            return None;
         }
-        if let Some(reply) = reply {
-            let _gone = reply.send(Ok(mattered));
+        let batch = self.batch(events, now);
+        Some(Box::new(Decided {
+            batch,
+            reply,
+            mattered,
+        }))
+    }
+
+    fn answer(&self, reply: Reply, mattered: bool, appended: &Result<()>) {
+        match (reply, appended) {
+            (None, _) => {}
+            (Some(reply), Ok(())) => {
+                let _gone = reply.send(Ok(mattered));
+            }
+            (Some(reply), Err(error)) => {
+                let message = "the request may not be durable";
+                let answer = Error::new(error.kind(), message).of(self.machine.saga());
+                let _gone = reply.send(Err(answer.caused_by(error.to_string())));
+            }
         }
-        Ok(())
     }
 
     /// What comes from outside may not grow a log without end.
@@ -345,30 +460,37 @@ impl Run {
         Err(Error::new(ErrorKind::HistoryFull, message).of(self.machine.saga()))
     }
 
-    /// Makes durable what the machine has folded already.
-    async fn append(
-        &mut self,
-        events: Vec<Event>,
-        start_key: Option<IdempotencyKey>,
-        now: Timestamp,
-    ) -> Result<()> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        let shared = Arc::clone(&self.shared);
-        let (saga, status) = (self.machine.saga(), Status::of(self.machine.state()));
+    /// What the machine has folded already, to be made durable.
+    pub(super) fn batch(&self, events: Vec<Event>, now: Timestamp) -> Append {
         let before = Version(self.machine.version().0 - events.len() as u64);
-        let batch = Append::new(saga, before, now, events)
-            .start_key(start_key)
-            .status(status)
-            .wake(self.machine.wake());
-        shared.store.append(shared.claim, &batch).await?;
+        Append::new(self.machine.saga(), before, now, events)
+            .status(Status::of(self.machine.state()))
+            .wake(self.machine.wake())
+    }
+
+    async fn carry_out(&mut self, decided: Option<Box<Decided>>) -> Result<()> {
+        let Some(mut decided) = decided else {
+            return Ok(());
+        };
+        let appended = self.append(&decided.batch).await;
+        self.answer(decided.reply.take(), decided.mattered, &appended);
+        appended
+    }
+
+    async fn append(&mut self, batch: &Append) -> Result<()> {
+        self.shared.store.append(self.shared.claim, batch).await?;
+        self.appended(batch)
+    }
+
+    /// Makes the calls of what is durable now.
+    fn appended(&mut self, batch: &Append) -> Result<()> {
+        let (shared, saga, status) = (Arc::clone(&self.shared), batch.saga, batch.status);
         shared.tell(&Notice::Appended {
             saga,
             definition: self.machine.definition().id(),
             status,
             started: self.machine.state().started,
-            at: now,
+            at: batch.at,
             events: &batch.events,
         });
         for event in &batch.events {
@@ -395,34 +517,34 @@ impl Run {
     fn issue(&mut self, events: &[Event]) {
         let now = self.shared.now();
         for event in events {
-            let Some(call) = self.machine.call(event, self.shared.claim.epoch, now) else {
+            if let Event::StepHeartbeat { step, .. } = event {
+                self.calls.beat(step, now);
                 continue;
-            };
-            let definition = Arc::clone(self.machine.definition());
-            let attempt = attempt(Arc::clone(&self.shared), definition, call);
-            self.calls.push(Box::pin(attempt));
+            }
+            let heart = Heart::new(Arc::clone(&self.shared) as Arc<dyn Beat>);
+            let epoch = self.shared.claim.epoch;
+            if let Some(attempt) = self.machine.attempt(event, epoch, now, heart) {
+                let call = Call::new(attempt);
+                let definition = self.machine.definition();
+                let running = attempt::begin(&self.shared, definition, call, now);
+                self.calls.push(running);
+            }
         }
     }
 
-    /// Beside the calls: the saga does not wait for it.
-    fn keep_snapshot(&self) {
+    /// Beside the calls: the saga does not wait for it. While one is kept the next is left out.
+    fn keep_snapshot(&mut self) {
+        if self.saving.is_some() {
+            return;
+        }
         let Some(snapshot) = recovery::snapshot(&self.machine) else {
             return;
         };
         let (shared, saga) = (Arc::clone(&self.shared), self.machine.saga());
-        self.calls.push(Box::pin(async move {
+        self.saving = Some(Box::pin(async move {
             if let Err(error) = shared.store.save_snapshot(saga, snapshot).await {
                 tracing::warn!(%saga, %error, "snapshot not kept");
             }
-            Input::Wake
         }));
-    }
-}
-
-/// Sleeps that long; for ever without a time.
-async fn sleep(left: Option<Duration>) {
-    match left {
-        Some(left) => tokio::time::sleep(left).await,
-        None => std::future::pending().await,
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::Notice;
 use super::admission::{Admission, Permit};
 use super::definitions::Definitions;
-use super::drive::{self, First, Letter, Ticket};
+use super::drive::{self, First, Letter, Task, Ticket};
 use super::limits::Limits;
 use super::mailbox::Mailbox;
 use crate::error::{Error, ErrorKind, Result};
@@ -184,8 +184,8 @@ impl Shared {
     pub(super) fn spawn(self: &Arc<Self>, saga: SagaId, ticket: Ticket, first: First) {
         let inbox = Arc::new(Mailbox::default());
         self.running.lock().insert(saga, Arc::clone(&inbox));
-        let task = drive::drive(Arc::clone(self), saga, inbox, ticket, first);
-        self.track(task);
+        let task = Task::new(Arc::clone(self), saga, inbox, ticket);
+        self.track(drive::drive(task, first));
     }
 
     /// Hands a letter to the task of the saga, which is begun if there is none.
@@ -202,11 +202,11 @@ impl Shared {
                 Error::new(ErrorKind::Overloaded, "too many requests at once").of(saga)
             });
         }
-        let inbox = Arc::new(Mailbox::default());
+        let inbox = Arc::new(Mailbox::of(letter));
         running.insert(saga, Arc::clone(&inbox));
         drop(running);
-        let first = First::Letter(letter);
-        self.track(drive::drive(Arc::clone(self), saga, inbox, ticket, first));
+        let task = Task::new(Arc::clone(self), saga, inbox, ticket);
+        self.track(drive::drive(task, First::Again));
         Ok(())
     }
 
@@ -215,6 +215,12 @@ impl Shared {
         // A full mailbox means that the saga runs.
         let wake = Letter::silent(Input::Wake);
         drop(self.deliver(saga, wake, Ticket::NotNeeded));
+    }
+
+    /// Lets every saga that runs see that the executor stops.
+    pub(super) fn rouse_all(&self) {
+        let running: Vec<_> = self.running.lock().values().cloned().collect();
+        running.iter().for_each(|mailbox| mailbox.rouse());
     }
 
     pub(super) fn track(&self, task: impl Future<Output = ()> + Send + 'static) {

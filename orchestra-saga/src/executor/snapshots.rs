@@ -1,7 +1,8 @@
+use crate::definition::count;
 use crate::event::Event;
 
 /// So many events are not left to be read even if no step ends: retries, signals, heartbeats.
-const MOST_EVENTS: u64 = 256;
+const MOST_EVENTS: u32 = 256;
 
 /// When the next snapshot of a saga is due.
 #[derive(Debug, Clone, Copy)]
@@ -9,14 +10,15 @@ pub(super) struct Snapshots {
     /// After so many steps; never if 0.
     every: u32,
     /// Steps done or undone, and events: in all, and at the last snapshot.
-    steps: u64,
-    events: u64,
-    kept_steps: u64,
-    kept_events: u64,
+    steps: u32,
+    events: u32,
+    kept_steps: u32,
+    kept_events: u32,
 }
 
 impl Snapshots {
     pub(super) fn new(every: u32, events: u64) -> Self {
+        let events = u32::try_from(events).unwrap_or(u32::MAX);
         // A saga that is continued has ended about every other event a step.
         let steps = events / 2;
         Self {
@@ -34,10 +36,10 @@ impl Snapshots {
             return false;
         }
         let ended = appended.iter().filter(|event| ends_a_step(event)).count();
-        self.steps += ended as u64;
-        self.events += appended.len() as u64;
+        self.steps = self.steps.saturating_add(count(ended));
+        self.events = self.events.saturating_add(count(appended.len()));
         let (steps, events) = (self.steps - self.kept_steps, self.events - self.kept_events);
-        let due = steps >= u64::from(self.every).max(self.kept_steps / 2)
+        let due = steps >= self.every.max(self.kept_steps / 2)
             || events >= MOST_EVENTS.max(self.kept_events / 2);
         if due {
             (self.kept_steps, self.kept_events) = (self.steps, self.events);

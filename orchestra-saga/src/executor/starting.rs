@@ -4,7 +4,7 @@ use orchestra_core::{IdempotencyKey, Timestamp};
 use tokio::sync::oneshot;
 
 use super::Start;
-use super::drive::{First, Letter, New, Ticket};
+use super::drive::{Birth, First, Letter, Run, Ticket};
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Operator};
@@ -73,15 +73,10 @@ impl Shared {
     ) -> Result<SagaId> {
         let saga = born.machine.saga();
         let (durable, answer) = oneshot::channel();
-        let new = New {
-            machine: born.machine,
-            events: born.events,
-            key: born.key,
-            at: born.at,
-            durable,
-            ended,
-        };
-        self.spawn(saga, ticket, First::Start(Box::new(new)));
+        let run = Box::new(Run::new(Arc::clone(self), born.machine, ended));
+        let batch = run.batch(born.events, born.at).start_key(born.key);
+        let birth = Box::new(Birth { batch, durable });
+        self.spawn(saga, ticket, First::Start(run, birth));
         match answer.await {
             Ok(Ok(())) => Ok(saga),
             Ok(Err(error)) => Err(error),
@@ -119,11 +114,10 @@ impl Shared {
         };
         let log = self.store.load(saga, Version(0)).await?;
         let same = log.first().is_some_and(|first| match &first.event {
-            Event::SagaStarted {
-                definition, input, ..
-            } => {
+            Event::SagaStarted(begun) => {
+                let input = &begun.input;
                 // The same content may be spelled in another order.
-                **definition == *start.definition
+                *begun.definition == *start.definition
                     && (*input == start.input || input.value() == start.input.value())
             }
             _ => false,

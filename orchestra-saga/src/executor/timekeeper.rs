@@ -41,6 +41,11 @@ pub(super) fn spawn(shared: &Arc<Shared>) {
     if let Some(retention) = shared.retention {
         spawn_purging(shared, retention);
     }
+    let stopping = Arc::clone(shared);
+    shared.track(async move {
+        stopping.stop.cancelled().await;
+        stopping.rouse_all();
+    });
     let waking = Arc::clone(shared);
     shared.track(async move {
         let stop = waking.stop.clone();

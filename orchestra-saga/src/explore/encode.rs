@@ -11,7 +11,7 @@ use orchestra_core::Timestamp;
 use super::participant::Row;
 use super::setup::Setup;
 use super::world::{Flight, World};
-use crate::machine::{Machine, Phase, Progress, Stage, State, StepState};
+use crate::machine::{Machine, Phase, Progress, Rest, Stage, State, StepState};
 use crate::payload::Payload;
 use crate::step::Operation;
 
@@ -113,18 +113,21 @@ fn is_forward(state: &State) -> bool {
 fn step(text: &mut Vec<u8>, step: &StepState, (forward, now): (bool, Timestamp)) {
     let StepState {
         action,
-        undo,
         tainted,
         input,
         output,
         deadline,
-        details,
-        probe,
         iteration,
         restarts,
         is_copied,
-        reason: _,
+        ..
     } = step;
+    let Rest {
+        undo,
+        probe,
+        details,
+        reason: _,
+    } = step.rest();
     text.push(u8::from(*tainted) | u8::from(*is_copied) << 1);
     if forward || action.stage == Stage::Running {
         progress(text, action, now);
@@ -140,7 +143,7 @@ fn step(text: &mut Vec<u8>, step: &StepState, (forward, now): (bool, Timestamp))
         });
     }
     progress(text, undo, now);
-    perhaps(text, probe.as_deref(), |text, probe| {
+    perhaps(text, probe.as_ref(), |text, probe| {
         progress(text, probe, now);
     });
     for part in [input, output, details] {

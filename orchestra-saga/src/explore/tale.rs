@@ -1,7 +1,6 @@
 //! What happened in a sequence, for people.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::choice::{Landing, Reply};
@@ -15,12 +14,12 @@ pub(super) enum Beat {
     Appended(Epoch, Vec<String>),
     /// The store refuses an append.
     Refused(Epoch),
-    Called(Arc<Call>),
-    Reached(Arc<Call>, Reply),
-    Answered(Arc<Call>, StepOutcome),
+    Called(Call),
+    Reached(Call, Reply),
+    Answered(Call, StepOutcome),
     /// A call arrives that nobody waits for.
-    Arrived(Arc<Call>),
-    Unheard(Arc<Call>, StepOutcome),
+    Arrived(Call),
+    Unheard(Call, StepOutcome),
     Passed(Duration),
     Died(Epoch),
     TookOver(Epoch),
@@ -70,10 +69,7 @@ fn outcome(outcome: &StepOutcome) -> String {
 
 /// What is asked, and of which step.
 fn what(call: &Call) -> String {
-    let Call {
-        step, op, attempt, ..
-    } = call;
-    format!("{op} of {step}, attempt {attempt}")
+    format!("{} of {}, attempt {}", call.op, call.step, call.attempt)
 }
 
 fn asked(input: &Input) -> String {

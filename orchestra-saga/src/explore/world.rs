@@ -34,7 +34,7 @@ const PATIENCE: u32 = 3;
 pub(super) struct Flight {
     /// The step that the machine means.
     pub(super) step: u32,
-    pub(super) call: Arc<Call>,
+    pub(super) call: Call,
 }
 
 impl Flight {
@@ -161,7 +161,7 @@ impl World {
             let Some(flight) = self.call(setup, &self.machine, event, self.epoch)? else {
                 continue;
             };
-            tale.tell(|| Beat::Called(Arc::clone(&flight.call)));
+            tale.tell(|| Beat::Called(flight.call.clone()));
             self.check_call(setup, &flight)?;
             self.flying.push(flight);
         }
@@ -185,20 +185,19 @@ impl World {
         if setup.mutant.is_some() {
             self.mutate(setup, step, &mut call);
         }
-        let call = Arc::new(call);
         Ok(Some(Flight { step, call }))
     }
 
     fn mutate(&self, setup: &Setup, step: u32, call: &mut Call) {
         let key = |call: &Call, op| Call::key_of(call.saga, &call.step, call.iteration, op);
         match setup.mutant {
-            Some(Mutant::SharesTheKey) => call.key = key(call, Operation::Action),
+            Some(Mutant::SharesTheKey) => call.edit().key = key(call, Operation::Action),
             Some(Mutant::NewKeyForEachAttempt) => {
                 let fresh = call.iteration + 100 * call.attempt;
-                call.key = Call::key_of(call.saga, &call.step, fresh, call.op);
+                call.edit().key = Call::key_of(call.saga, &call.step, fresh, call.op);
             }
             Some(Mutant::ForgetsTheIteration) => {
-                call.key = Call::key_of(call.saga, &call.step, 0, call.op);
+                call.edit().key = Call::key_of(call.saga, &call.step, 0, call.op);
             }
             Some(Mutant::UndoesForward) if call.op == Operation::Compensation => {
                 let others = 0..step;
@@ -211,8 +210,8 @@ impl World {
                             .all(|flight| flight.call.step != setup.spec(other).name)
                 });
                 if let Some(first) = first {
-                    call.step = setup.spec(first).name.clone();
-                    call.key = key(call, call.op);
+                    call.edit().step = setup.spec(first).name.clone();
+                    call.edit().key = key(call, call.op);
                 }
             }
             _ => {}

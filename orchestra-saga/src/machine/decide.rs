@@ -137,7 +137,7 @@ fn attempt(
 fn out_of_time(spec: &Spec, step: &StepState) -> Event {
     let name = spec.name.clone();
     let attempt = step.action.attempt;
-    let last = step.reason.as_deref().unwrap_or("no answer");
+    let last = step.rest().reason.as_deref().unwrap_or("no answer");
     let reason = format!("out of time: {last}");
     if step.tainted {
         Event::StepUnknown {
@@ -185,18 +185,18 @@ fn back(definition: &Definition, saga: SagaId, state: &State, now: Timestamp) ->
         if let Some(cause) = cause.or_else(|| late.then_some(Cause::TimedOut)) {
             return vec![Event::CompensationStarted { cause, to: None }];
         }
-        if state.front.dirty.is_empty() {
+        if state.front.back().dirty.is_empty() {
             let step = definition.spec(to).name.clone();
             return vec![Event::SagaRestarted { step }];
         }
-    } else if state.front.dirty.is_empty() {
+    } else if state.front.back().dirty.is_empty() {
         return vec![Event::SagaCompensated];
     }
     let turn: &[u32] = match definition.unwind {
-        Unwind::Parallel => &state.front.undoable,
-        Unwind::Unordered | Unwind::Never => &state.front.dirty,
+        Unwind::Parallel => &state.front.back().undoable,
+        Unwind::Unordered | Unwind::Never => &state.front.back().dirty,
         // Only the last step that is not settled: nothing that depends on it is left.
-        Unwind::Sequential => state.front.dirty.last().map_or(&[], std::slice::from_ref),
+        Unwind::Sequential => state.front.back().dirty.last().map_or(&[], std::slice::from_ref),
     };
     let steps = turn.iter().rev();
     steps
@@ -204,7 +204,7 @@ fn back(definition: &Definition, saga: SagaId, state: &State, now: Timestamp) ->
         .filter(|(_, step)| step.action.stage != Stage::Running)
         .filter_map(|(spec, step)| match is_open(spec, step) {
             Some(stage) => is_due(stage, now).then(|| probe(spec, step, now)),
-            None => is_due(step.undo.stage, now).then(|| undo(saga, spec, step, now)),
+            None => is_due(step.undo().stage, now).then(|| undo(saga, spec, step, now)),
         })
         .collect()
 }
@@ -212,8 +212,9 @@ fn back(definition: &Definition, saga: SagaId, state: &State, now: Timestamp) ->
 /// How far the question has come whether the step took effect, as long as that can be found out.
 fn is_open(spec: &Spec, step: &StepState) -> Option<Stage> {
     spec.probe.as_ref()?;
-    let asked = step.undo.stage == Stage::Pending && step.action.stage != Stage::Done;
+    let asked = step.undo().stage == Stage::Pending && step.action.stage != Stage::Done;
     let stage = step
+        .rest()
         .probe
         .as_ref()
         .map_or(Stage::Pending, |probe| probe.stage);
@@ -222,8 +223,7 @@ fn is_open(spec: &Spec, step: &StepState) -> Option<Stage> {
 }
 
 fn probe(spec: &Spec, step: &StepState, now: Timestamp) -> Event {
-    let first = Progress::default();
-    let progress = step.probe.as_deref().unwrap_or(&first);
+    let progress = step.rest().probe.as_ref().unwrap_or(&Progress::NOTHING);
     Event::ProbeScheduled {
         step: spec.name.clone(),
         attempt: progress.next_attempt(),
@@ -235,7 +235,7 @@ fn undo(saga: SagaId, spec: &Spec, step: &StepState, now: Timestamp) -> Event {
     let known = step.action.stage == Stage::Done;
     Event::CompensationScheduled {
         step: spec.name.clone(),
-        attempt: step.undo.next_attempt(),
+        attempt: step.undo().next_attempt(),
         key: Call::key_of(saga, &spec.name, step.iteration, Operation::Compensation),
         applied: if known {
             Applied::Known
@@ -263,10 +263,11 @@ pub(super) fn wake(definition: &Definition, state: &State) -> Option<Timestamp> 
             waits.chain(state.deadline.filter(|_| !settled)).min()
         }
         Phase::Compensating => {
-            let dirty = state.front.dirty.iter().map(|&step| state.step(step));
+            let dirty = state.front.back().dirty.iter().map(|&step| state.step(step));
             let waits = dirty.flat_map(|step| {
-                let probe = step.probe.as_ref().and_then(|probe| until(probe.stage));
-                [probe, until(step.undo.stage)]
+                let probe = step.rest().probe.as_ref();
+                let probe = probe.and_then(|probe| until(probe.stage));
+                [probe, until(step.undo().stage)]
             });
             // On the way to a save-point it may still run out of time.
             let deadline = state.deadline.filter(|_| state.back_to.is_some());

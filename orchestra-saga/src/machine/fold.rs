@@ -32,8 +32,8 @@ impl State {
         event: &Event,
     ) -> Result<()> {
         let fits = match self.phase {
-            Phase::Unborn => matches!(event, Event::SagaStarted { .. }),
-            Phase::Running | Phase::Compensating => !matches!(event, Event::SagaStarted { .. }),
+            Phase::Unborn => matches!(event, Event::SagaStarted(_)),
+            Phase::Running | Phase::Compensating => !matches!(event, Event::SagaStarted(_)),
             Phase::Completed => matches!(event, Event::SagaRevoked { .. }),
             Phase::Compensated => false,
         };
@@ -64,14 +64,8 @@ impl State {
 
     fn fold_saga(&mut self, definition: &Definition, at: Timestamp, event: &Event) -> Result<()> {
         match event {
-            Event::SagaStarted {
-                hash,
-                input,
-                deadline,
-                trace,
-                ..
-            } => {
-                if *hash != definition.hash {
+            Event::SagaStarted(begun) => {
+                if begun.hash != definition.hash {
                     let (id, version) = (&definition.id, &definition.version);
                     return Err(Error::new(
                         crate::ErrorKind::DefinitionChanged,
@@ -79,16 +73,16 @@ impl State {
                     ));
                 }
                 self.phase = Phase::Running;
-                self.input = input.clone();
-                self.deadline = *deadline;
-                self.trace.clone_from(trace);
+                self.input = begun.input.clone();
+                self.deadline = begun.deadline;
+                self.trace.clone_from(&begun.trace);
                 self.started = at;
             }
             Event::CompensationStarted { cause, to }
                 if self.phase == Phase::Running || self.back_to.is_some() =>
             {
                 self.phase = Phase::Compensating;
-                self.cause = Some(cause.clone());
+                self.cause = Some(Box::new(cause.clone()));
                 self.back_to = match to {
                     Some(step) => Some(definition.index_of(step).ok_or_else(|| self.unfit(event))?),
                     None => None,
@@ -110,7 +104,7 @@ impl State {
             Event::SagaRevoked { reason } if self.phase == Phase::Completed => {
                 let reason = reason.clone();
                 self.phase = Phase::Compensating;
-                self.cause = Some(Cause::Revoked { reason });
+                self.cause = Some(Box::new(Cause::Revoked { reason }));
                 self.front = Front::of(definition, self);
             }
             Event::SignalReceived { name, id, payload } => self.signals.push(Signalled {
@@ -206,7 +200,7 @@ impl StepState {
                     self.input = Some(input.clone());
                 }
                 self.deadline = Some(*step_deadline);
-                self.undo.stage == Stage::Pending && self.action.begin(*attempt)
+                self.undo().stage == Stage::Pending && self.action.begin(*attempt)
             }
             Event::StepCompleted {
                 attempt, output, ..
@@ -220,7 +214,7 @@ impl StepState {
                 retry,
                 ..
             } => {
-                self.reason = Some(reason.clone());
+                self.rest_mut().reason = Some(reason.clone());
                 self.action.fail(*attempt, at, *retry, Stage::Rejected)
             }
             Event::StepUnknown {
@@ -229,30 +223,32 @@ impl StepState {
                 retry,
                 ..
             } => {
-                self.reason = Some(reason.clone());
+                self.rest_mut().reason = Some(reason.clone());
                 self.tainted = true;
                 self.action.fail(*attempt, at, *retry, Stage::Unknown)
             }
             Event::CompensationScheduled { attempt, .. } => {
-                self.action.stage != Stage::Running && self.undo.begin(*attempt)
+                self.action.stage != Stage::Running && self.rest_mut().undo.begin(*attempt)
             }
-            Event::CompensationCompleted { attempt, .. } => self.undo.end(*attempt, Stage::Done),
+            Event::CompensationCompleted { attempt, .. } => {
+                self.rest_mut().undo.end(*attempt, Stage::Done)
+            }
             Event::CompensationFailed {
                 attempt,
                 reason,
                 retry,
                 ..
             } => {
-                self.reason = Some(reason.clone());
-                self.undo.fail(*attempt, at, *retry, Stage::Rejected)
+                self.rest_mut().reason = Some(reason.clone());
+                self.rest_mut().undo.fail(*attempt, at, *retry, Stage::Rejected)
             }
             Event::SagaParked {
                 op, retry, reason, ..
             } => {
-                self.reason = Some(reason.clone());
+                self.rest_mut().reason = Some(reason.clone());
                 match op {
                     Operation::Action => self.action.park(*retry),
-                    Operation::Compensation => self.undo.park(*retry),
+                    Operation::Compensation => self.rest_mut().undo.park(*retry),
                     Operation::Probe => false,
                 }
             }
@@ -264,7 +260,7 @@ impl StepState {
             Event::StepHeartbeat {
                 attempt, details, ..
             } => {
-                self.details = Some(details.clone());
+                self.rest_mut().details = Some(details.clone());
                 self.action.stage == Stage::Running && self.action.attempt == *attempt
             }
             Event::TimerSet { due, .. } => self.action.wait(Stage::Waiting(*due)),
@@ -274,8 +270,9 @@ impl StepState {
                 self.action.wait(stage)
             }
             Event::ProbeScheduled { attempt, .. } => {
-                let probe = self.probe.get_or_insert_default();
-                self.undo.stage == Stage::Pending && probe.begin(*attempt)
+                let rest = self.rest_mut();
+                let probe = rest.probe.get_or_insert_default();
+                rest.undo.stage == Stage::Pending && probe.begin(*attempt)
             }
             Event::ProbeCompleted {
                 attempt, applied, ..
@@ -286,8 +283,8 @@ impl StepState {
                 retry,
                 ..
             } => {
-                self.reason = Some(reason.clone());
-                let probe = self.probe.get_or_insert_default();
+                self.rest_mut().reason = Some(reason.clone());
+                let probe = self.rest_mut().probe.get_or_insert_default();
                 probe.fail(*attempt, at, *retry, Stage::Unknown)
             }
             Event::StepResolved { op, resolution, .. } => self.resolve(*op, resolution),
@@ -305,7 +302,7 @@ impl StepState {
             }
             None => self.action.stage = Stage::Rejected,
         }
-        let probe = self.probe.get_or_insert_default();
+        let probe = self.rest_mut().probe.get_or_insert_default();
         probe.end(attempt, Stage::Done)
     }
 
@@ -313,7 +310,7 @@ impl StepState {
     fn resolve(&mut self, op: Operation, resolution: &Resolution) -> bool {
         let progress = match op {
             Operation::Action => &mut self.action,
-            Operation::Compensation => &mut self.undo,
+            Operation::Compensation => &mut self.rest_mut().undo,
             Operation::Probe => return false,
         };
         let fits = !matches!(progress.stage, Stage::Running | Stage::Done);
@@ -349,28 +346,33 @@ impl StepState {
             self.action.stage = Stage::Interrupted;
             self.tainted = true;
         }
-        if self.undo.stage == Stage::Running {
-            self.undo.stage = Stage::Interrupted;
+        if self.undo().stage == Stage::Running {
+            self.rest_mut().undo.stage = Stage::Interrupted;
         }
-        if let Some(probe) = &mut self.probe
-            && probe.stage == Stage::Running
-        {
-            probe.stage = Stage::Interrupted;
+        let probe = self.rest().probe.as_ref();
+        if probe.is_some_and(|probe| probe.stage == Stage::Running) {
+            let probe = self.rest_mut().probe.as_mut();
+            probe.into_iter().for_each(|probe| probe.stage = Stage::Interrupted);
         }
     }
 
     fn retry(&mut self, at: Timestamp) {
-        for progress in [&mut self.action, &mut self.undo] {
-            if let Stage::Parked(_) = progress.stage {
-                progress.stage = Stage::Waiting(at);
-                progress.parked = 0;
-                progress.tries = 0;
-            }
+        self.action.retry(at);
+        if let Stage::Parked(_) = self.undo().stage {
+            self.rest_mut().undo.retry(at);
         }
     }
 }
 
 impl Progress {
+    fn retry(&mut self, at: Timestamp) {
+        if let Stage::Parked(_) = self.stage {
+            self.stage = Stage::Waiting(at);
+            self.parked = 0;
+            self.tries = 0;
+        }
+    }
+
     /// The number that the next attempt has: a new one, or that of the interrupted attempt.
     pub(super) fn next_attempt(&self) -> u32 {
         match self.stage {

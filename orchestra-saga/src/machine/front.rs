@@ -24,13 +24,19 @@ pub(crate) struct Front {
     pub(super) open: Vec<u32>,
     /// Steps that were given up, in order.
     pub(super) given_up: Vec<u32>,
-    /// Going back: steps with an effect to undo or a call in flight, in order.
-    pub(super) dirty: Vec<u32>,
-    /// Going back: those of them of which nothing else depends any more, in order.
-    pub(super) undoable: Vec<u32>,
     /// For each step how many that it depends on are not done.
-    parents_left: Vec<u32>,
-    /// Going back: for each step how many that depend on it are not clear.
+    parents_left: Box<[u32]>,
+    /// What matters going back.
+    back: Option<Box<Back>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Back {
+    /// Steps with an effect to undo or a call in flight, in order.
+    pub(super) dirty: Vec<u32>,
+    /// Those of them of which nothing else depends any more, in order.
+    pub(super) undoable: Vec<u32>,
+    /// For each step how many that depend on it are not clear.
     children_left: Vec<u32>,
 }
 
@@ -45,10 +51,10 @@ pub(super) struct Aspect {
 
 impl Aspect {
     pub(super) fn of(step: &StepState) -> Self {
-        let probe = step.probe.as_ref();
+        let probe = step.rest().probe.as_ref();
         Self {
             action: step.action.stage,
-            undo: step.undo.stage,
+            undo: step.undo().stage,
             probe: probe.map_or(Stage::Pending, |probe| probe.stage),
             has_effect: unwind::has_effect(step),
         }
@@ -79,6 +85,7 @@ fn is_given_up(stage: Stage) -> bool {
 impl Front {
     pub(super) fn of(definition: &Definition, state: &State) -> Self {
         let mut front = Self::default();
+        let mut parents_left = Vec::with_capacity(definition.steps.len());
         let done = |step: u32| state.step(step).action.stage == Stage::Done;
         for (number, (spec, step)) in (0..).zip(definition.steps.iter().zip(&state.steps)) {
             let now = Aspect::of(step);
@@ -86,7 +93,7 @@ impl Front {
             front.parked += now.count(is_parked);
             let left = spec.parents.iter().filter(|&&parent| !done(parent));
             let left = count(left.count());
-            front.parents_left.push(left);
+            parents_left.push(left);
             if now.action == Stage::Done {
                 continue;
             }
@@ -99,54 +106,26 @@ impl Front {
                 front.given_up.push(number);
             }
         }
+        front.parents_left = parents_left.into();
         if matches!(state.phase, Phase::Compensating | Phase::Compensated) {
             front.turn_back(definition, state);
         }
         front
     }
 
-    /// From here on the saga goes back.
-    pub(super) fn turn_back(&mut self, definition: &Definition, state: &State) {
-        self.dirty.clear();
-        self.undoable.clear();
-        self.children_left.clear();
-        let goes_back = state.back_to.map(|to| definition.descendants(to));
-        for (number, (spec, step)) in (0..).zip(definition.steps.iter().zip(&state.steps)) {
-            self.children_left.push(count(spec.children.len()));
-            let goes_back = goes_back
-                .as_ref()
-                .is_none_or(|steps| steps.contains(&number));
-            if goes_back && Aspect::of(step).is_dirty(spec) {
-                self.dirty.push(number);
-            }
-        }
-        for number in (0..count(definition.steps.len())).rev() {
-            self.clear(definition, number);
-        }
+    /// What matters going back; nothing on the way forward.
+    pub(super) fn back(&self) -> &Back {
+        static NOTHING: Back = Back {
+            dirty: Vec::new(),
+            undoable: Vec::new(),
+            children_left: Vec::new(),
+        };
+        self.back.as_deref().unwrap_or(&NOTHING)
     }
 
-    /// Passes on that a step has nothing left to undo, if that is so, and notes whose turn it is.
-    fn clear(&mut self, definition: &Definition, number: u32) {
-        let mut next = vec![number];
-        while let Some(number) = next.pop() {
-            if self.children_left.get(number as usize) != Some(&0) {
-                continue;
-            }
-            if self.dirty.binary_search(&number).is_ok() {
-                insert(&mut self.undoable, number);
-                continue;
-            }
-            remove(&mut self.undoable, number);
-            if let Some(left) = self.children_left.get_mut(number as usize) {
-                *left = CLEAR;
-            }
-            for &parent in &definition.spec(number).parents {
-                if let Some(left) = self.children_left.get_mut(parent as usize) {
-                    *left = left.saturating_sub(1);
-                }
-                next.push(parent);
-            }
-        }
+    /// The saga goes back from here.
+    pub(super) fn turn_back(&mut self, definition: &Definition, state: &State) {
+        self.back = Some(Box::new(Back::of(definition, state)));
     }
 
     /// A step has changed.
@@ -171,9 +150,12 @@ impl Front {
         if before.action != Stage::Done && after.action == Stage::Done {
             self.finish(number, spec);
         }
-        if phase == Phase::Compensating && !after.is_dirty(spec) && remove(&mut self.dirty, number)
+        if let Some(back) = &mut self.back
+            && phase == Phase::Compensating
+            && !after.is_dirty(spec)
+            && remove(&mut back.dirty, number)
         {
-            self.clear(definition, number);
+            back.clear(definition, number);
         }
     }
 
@@ -188,6 +170,51 @@ impl Front {
             *left -= 1;
             if *left == 0 {
                 insert(&mut self.open, child);
+            }
+        }
+    }
+}
+
+impl Back {
+    /// Of a saga that goes back from here.
+    fn of(definition: &Definition, state: &State) -> Self {
+        let mut back = Self::default();
+        let goes_back = state.back_to.map(|to| definition.descendants(to));
+        for (number, (spec, step)) in (0..).zip(definition.steps.iter().zip(&state.steps)) {
+            back.children_left.push(count(spec.children.len()));
+            let goes_back = goes_back
+                .as_ref()
+                .is_none_or(|steps| steps.contains(&number));
+            if goes_back && Aspect::of(step).is_dirty(spec) {
+                back.dirty.push(number);
+            }
+        }
+        for number in (0..count(definition.steps.len())).rev() {
+            back.clear(definition, number);
+        }
+        back
+    }
+
+    /// Passes on that a step has nothing left to undo, if that is so, and notes whose turn it is.
+    fn clear(&mut self, definition: &Definition, number: u32) {
+        let mut next = vec![number];
+        while let Some(number) = next.pop() {
+            if self.children_left.get(number as usize) != Some(&0) {
+                continue;
+            }
+            if self.dirty.binary_search(&number).is_ok() {
+                insert(&mut self.undoable, number);
+                continue;
+            }
+            remove(&mut self.undoable, number);
+            if let Some(left) = self.children_left.get_mut(number as usize) {
+                *left = CLEAR;
+            }
+            for &parent in &definition.spec(number).parents {
+                if let Some(left) = self.children_left.get_mut(parent as usize) {
+                    *left = left.saturating_sub(1);
+                }
+                next.push(parent);
             }
         }
     }

@@ -159,7 +159,7 @@ fn may_resolve(
                 || !unwind::is_never_given_up(definition, spec);
             state.phase == Phase::Running && !waits && may && open(step.action.stage)
         }
-        (Operation::Compensation, Resolution::Done(_)) => open(step.undo.stage),
+        (Operation::Compensation, Resolution::Done(_)) => open(step.undo().stage),
         (Operation::Compensation, Resolution::NotApplied) | (Operation::Probe, _) => false,
     }
 }
@@ -178,8 +178,8 @@ impl Report<'_> {
     fn events(&self, op: Operation, outcome: &StepOutcome) -> Vec<Event> {
         let progress = match op {
             Operation::Action => &self.step.action,
-            Operation::Compensation => &self.step.undo,
-            Operation::Probe => match self.step.probe.as_deref() {
+            Operation::Compensation => self.step.undo(),
+            Operation::Probe => match self.step.rest().probe.as_ref() {
                 Some(probe) => probe,
                 None => return Vec::new(),
             },
@@ -360,15 +360,15 @@ impl Report<'_> {
         } else {
             vec![
                 failed,
-                self.park(Operation::Compensation, &self.step.undo, reason),
+                self.park(Operation::Compensation, self.step.undo(), reason),
             ]
         }
     }
 
     fn next_undo(&self, after: Option<Duration>) -> Option<Timestamp> {
-        if self.step.undo.parked > 0 {
+        if self.step.undo().parked > 0 {
             return None;
         }
-        self.due(&self.step.undo, self.spec.undo.retry, after)
+        self.due(self.step.undo(), self.spec.undo.retry, after)
     }
 }

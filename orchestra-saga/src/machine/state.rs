@@ -45,7 +45,7 @@ pub struct State {
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) trace: Option<Arc<str>>,
     pub(crate) cancel: Option<String>,
-    pub(crate) cause: Option<Cause>,
+    pub(crate) cause: Option<Box<Cause>>,
     /// The save-point to which it goes back, if not to the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) back_to: Option<u32>,
@@ -81,8 +81,6 @@ pub(crate) struct Signalled {
 pub(crate) struct StepState {
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) action: Progress,
-    #[serde(skip_serializing_if = "is_default")]
-    pub(crate) undo: Progress,
     /// Some attempt may have taken effect without an answer.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) tainted: bool,
@@ -92,15 +90,6 @@ pub(crate) struct StepState {
     pub(crate) output: Option<Payload>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) deadline: Option<Timestamp>,
-    /// What it said last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<String>,
-    /// How far a long attempt came.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub(crate) details: Option<Payload>,
-    /// The question whether it took effect.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) probe: Option<Box<Progress>>,
     /// How often the saga went back past it to a save-point.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) iteration: u32,
@@ -110,6 +99,55 @@ pub(crate) struct StepState {
     /// Its effect is another saga's.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) is_copied: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rest: Option<Box<Rest>>,
+}
+
+/// What a step has that did not go well, or is undone: most never do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Rest {
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) undo: Progress,
+    /// The question whether it took effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) probe: Option<Progress>,
+    /// What it said last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    /// How far a long attempt came.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub(crate) details: Option<Payload>,
+}
+
+impl Rest {
+    const NOTHING: Self = Self {
+        undo: Progress::NOTHING,
+        probe: None,
+        reason: None,
+        details: None,
+    };
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self::NOTHING
+    }
+}
+
+impl StepState {
+    pub(crate) fn rest(&self) -> &Rest {
+        static NOTHING: Rest = Rest::NOTHING;
+        self.rest.as_deref().unwrap_or(&NOTHING)
+    }
+
+    pub(super) fn rest_mut(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
+    }
+
+    pub(crate) fn undo(&self) -> &Progress {
+        &self.rest().undo
+    }
 }
 
 /// How far an operation of a step has come.
@@ -129,6 +167,16 @@ pub(crate) struct Progress {
     /// How often it was parked since the beginning or since an operator's retry.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) parked: u32,
+}
+
+impl Progress {
+    pub(super) const NOTHING: Self = Self {
+        stage: Stage::Pending,
+        attempt: 0,
+        tries: 0,
+        delay: Duration::ZERO,
+        parked: 0,
+    };
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -229,7 +277,7 @@ impl State {
 
     /// Why it goes back.
     pub fn cause(&self) -> Option<&Cause> {
-        self.cause.as_ref()
+        self.cause.as_deref()
     }
 
     /// The step of a number that the definition gave out.

@@ -65,7 +65,7 @@ pub(super) fn cause(definition: &Definition, state: &State, now: Timestamp) -> O
 
 fn failure(spec: &Spec, step: &StepState) -> Option<Cause> {
     let name = || spec.name.clone();
-    let reason = || step.reason.clone().unwrap_or_default();
+    let reason = || step.rest().reason.clone().unwrap_or_default();
     match step.action.stage {
         Stage::Rejected => Some(Cause::Rejected {
             step: name(),
@@ -82,7 +82,7 @@ fn failure(spec: &Spec, step: &StepState) -> Option<Cause> {
 /// Whether there is an effect of its own, or perhaps one.
 pub(super) fn has_effect(step: &StepState) -> bool {
     let applied = step.tainted || matches!(step.action.stage, Stage::Done | Stage::Unknown);
-    applied && !step.is_copied && step.undo.stage != Stage::Done
+    applied && !step.is_copied && step.undo().stage != Stage::Done
 }
 
 /// The last save-point before a step that was given up, if the saga may go back to one.

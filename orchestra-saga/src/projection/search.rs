@@ -175,25 +175,19 @@ struct Line {
 impl Line {
     /// The line that begins with this event.
     fn begin(recorded: &Recorded) -> Option<Self> {
-        let Event::SagaStarted {
-            definition,
-            version,
-            attributes,
-            ..
-        } = &recorded.event
-        else {
+        let Event::SagaStarted(begun) = &recorded.event else {
             return None;
         };
         Some(Self {
-            definition: Arc::clone(definition),
-            definition_version: Arc::clone(version),
+            definition: Arc::clone(&begun.definition),
+            definition_version: Arc::clone(&begun.version),
             way: Status::Started,
             is_paused: false,
             parked: BTreeSet::new(),
             version: recorded.version,
             started: recorded.at,
             updated: recorded.at,
-            attributes: attributes.clone(),
+            attributes: begun.attributes.clone(),
         })
     }
 

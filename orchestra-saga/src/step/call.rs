@@ -1,6 +1,7 @@
 //! One attempt, and the headers that carry it.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,10 +72,14 @@ pub enum Applied {
     Unknown,
 }
 
-/// One attempt of one operation of one step.
+/// One attempt of one operation of one step, shared: a clone costs nothing.
+#[derive(Clone, PartialEq)]
+pub struct Call(Arc<Attempt>);
+
+/// What a [`Call`] says.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Call {
+pub struct Attempt {
     /// The saga.
     pub saga: SagaId,
     /// The definition's id.
@@ -106,7 +111,23 @@ pub struct Call {
     pub applied: Applied,
     /// How far an earlier attempt came, by its last [`Call::heartbeat`].
     pub details: Option<Payload>,
+    /// The number of the step in its definition.
+    pub(crate) number: u32,
     pub(crate) heart: Heart,
+}
+
+impl Deref for Call {
+    type Target = Attempt;
+
+    fn deref(&self) -> &Attempt {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// Where heartbeats of a call go.
@@ -116,7 +137,7 @@ pub(crate) struct Heart(Option<Arc<dyn Beat>>);
 /// Hears heartbeats.
 #[async_trait]
 pub(crate) trait Beat: Send + Sync {
-    async fn beat(&self, details: Payload) -> Result<()>;
+    async fn beat(self: Arc<Self>, call: &Call, details: Payload) -> Result<()>;
 }
 
 impl Heart {
@@ -139,6 +160,16 @@ impl fmt::Debug for Heart {
 }
 
 impl Call {
+    pub(crate) fn new(attempt: Attempt) -> Self {
+        Self(Arc::new(attempt))
+    }
+
+    /// As another attempt, while nobody else has it.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn edit(&mut self) -> &mut Attempt {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// Says that the attempt is alive, and how far it has come: the next attempt finds the last of it in
     /// [`Call::details`]. Returns once it is durable, so not more often than it is worth an append.
     ///
@@ -149,7 +180,7 @@ impl Call {
             Error::new(ErrorKind::InvalidInput, message).caused_by(source)
         })?;
         match &self.heart.0 {
-            Some(heart) => heart.beat(details).await,
+            Some(heart) => Arc::clone(heart).beat(self, details).await,
             None => Ok(()),
         }
     }
@@ -157,16 +188,18 @@ impl Call {
     /// The key of an operation: a hash of saga, step, iteration and operation.
     #[expect(clippy::missing_panics_doc, reason = "32 hex digits are a valid key")]
     pub fn key_of(saga: SagaId, step: &StepName, iteration: u32, op: Operation) -> IdempotencyKey {
-        let mut hasher = blake3::Hasher::new_derive_key("orchestra-saga idempotency key v1");
-        hasher.update(&saga.to_bytes());
-        hasher.update(op.as_str().as_bytes());
-        hasher.update(b"/");
-        hasher.update(step.as_str().as_bytes());
+        const CONTEXT: &[u8; 32] = b"orchestra-saga idempotency key 1";
+        let mut text = Vec::with_capacity(96);
+        text.extend(saga.to_bytes());
+        text.extend(op.as_str().as_bytes());
+        text.push(b'/');
+        text.extend(step.as_str().as_bytes());
         if iteration > 0 {
-            hasher.update(b"/");
-            hasher.update(&iteration.to_le_bytes());
+            text.push(b'/');
+            text.extend(iteration.to_le_bytes());
         }
-        let hex = hasher.finalize().to_hex();
+        let hash = blake3::keyed_hash(CONTEXT, &text);
+        let hex = hash.to_hex();
         let text = hex.as_str().get(..32).unwrap_or_default();
         #[expect(clippy::expect_used, reason = "32 hex digits are a valid key")]
         IdempotencyKey::new(text).expect("hex digits are visible")

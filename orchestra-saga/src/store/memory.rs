@@ -127,10 +127,10 @@ impl Inner {
             let message = "the start key belongs to an earlier start";
             return Err(Error::new(ErrorKind::DuplicateStart, message).of(*existing));
         }
-        let Some(Event::SagaStarted { definition, .. }) = append.events.first() else {
+        let Some(Event::SagaStarted(started)) = append.events.first() else {
             return Err(Error::corrupt("a log begins with saga_started").of(append.saga));
         };
-        let definition = Arc::clone(definition);
+        let definition = Arc::clone(&started.definition);
         self.make_room(capacity)?;
         if let Some(key) = &append.start_key {
             self.keys.insert(key.clone(), append.saga);

@@ -192,7 +192,7 @@ async fn judge_log(
         _ => fault("it has not ended"),
     }
     let order = match log.first().map(|first| &first.event) {
-        Some(Event::SagaStarted { input, .. }) => input.read::<Order>().ok(),
+        Some(Event::SagaStarted(started)) => started.input.read::<Order>().ok(),
         _ => None,
     };
     let Some(order) = order else {

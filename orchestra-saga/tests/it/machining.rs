@@ -239,7 +239,7 @@ impl World {
         let call = self.in_flight.remove(index);
         let outcome = self.serve(&call, reply);
         self.tell(&Input::Report {
-            step: call.step,
+            step: call.step.clone(),
             op: call.op,
             attempt: call.attempt,
             outcome,
@@ -405,7 +405,7 @@ fn a_late_answer_is_not_news() {
     world.answer(0, Reply::LostBefore);
     let before = world.log.len();
     world.tell(&Input::Report {
-        step: call.step,
+        step: call.step.clone(),
         op: call.op,
         attempt: call.attempt,
         outcome: StepOutcome::Rejected("late".to_owned()),

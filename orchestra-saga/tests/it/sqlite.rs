@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use orchestra_core::{IdempotencyKey, Timestamp};
+use orchestra_saga::event::Started;
 use orchestra_saga::{
     Append, Claim, ErrorKind, Event, Filter, MemoryStore, Partition, Position, Result, SagaId,
     SagaStore, Snapshot, SqliteStore, Status, Version,
@@ -20,17 +21,8 @@ fn saga(number: u8) -> SagaId {
 }
 
 fn started() -> Event {
-    Event::SagaStarted {
-        definition: Arc::from("model"),
-        version: Arc::from("1"),
-        hash: Arc::from("none"),
-        input: orchestra_saga::Payload::default(),
-        deadline: None,
-        trace: None,
-        attributes: std::collections::BTreeMap::new(),
-        parent: None,
-        fork_of: None,
-    }
+    let started = Started::new("model", "1", "none", orchestra_saga::Payload::default());
+    Event::SagaStarted(Arc::new(started))
 }
 
 fn note(text: impl Into<String>) -> Event {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use orchestra_core::{IdempotencyKey, Timestamp};
 use orchestra_saga::store::postgres::Config;
+use orchestra_saga::event::Started;
 use orchestra_saga::{Append, Event, Payload, PostgresStore, SagaId, Version};
 
 use crate::variable;
@@ -69,17 +70,8 @@ fn key(text: &str) -> IdempotencyKey {
 }
 
 fn start(saga: SagaId) -> Append {
-    let started = Event::SagaStarted {
-        definition: Arc::from("d"),
-        version: Arc::from("1"),
-        hash: Arc::from("h"),
-        input: Payload::default(),
-        deadline: None,
-        trace: None,
-        attributes: std::collections::BTreeMap::new(),
-        parent: None,
-        fork_of: None,
-    };
+    let started = Started::new("d", "1", "h", Payload::default());
+    let started = Event::SagaStarted(Arc::new(started));
     Append::new(saga, Version(0), at(1), vec![started])
 }
 

@@ -101,7 +101,7 @@ impl World {
             if waits(step.action.stage) && (has_effect || setup.may_be_given_up(number)) {
                 choices.push(Choice::Resolve(number, Operation::Action, has_effect));
             }
-            if waits(step.undo.stage) && !has_effect {
+            if waits(step.undo().stage) && !has_effect {
                 choices.push(Choice::Resolve(number, Operation::Compensation, true));
             }
         }

@@ -65,9 +65,9 @@ impl World {
         let Some(flight) = self.take_flight(step) else {
             return Ok(None);
         };
-        let call = Arc::clone(&flight.call);
+        let call = flight.call.clone();
         let unknown = || StepOutcome::Unknown("no answer".to_owned());
-        tale.tell(|| Beat::Reached(Arc::clone(&call), reply));
+        tale.tell(|| Beat::Reached(call.clone(), reply));
         let outcome = match reply {
             Reply::Done => self.reach(setup, service, &call)?,
             Reply::LostAfter => {
@@ -93,7 +93,7 @@ impl World {
             }
         };
         if reply == Reply::Done {
-            tale.tell(|| Beat::Answered(Arc::clone(&call), outcome.clone()));
+            tale.tell(|| Beat::Answered(call.clone(), outcome.clone()));
         }
         Ok(Some(report(setup, step, &call, outcome)))
     }
@@ -188,7 +188,7 @@ impl World {
         for event in &events {
             if let Some(flight) = self.call(setup, &machine, event, self.epoch)? {
                 let (epoch, name) = (self.epoch, &flight.call.step);
-                tale.tell(|| Beat::Called(Arc::clone(&flight.call)));
+                tale.tell(|| Beat::Called(flight.call.clone()));
                 let seen = format!("owner {epoch} calls {name} after owner {owner} took over");
                 return Err(Law::OneOwner.broken(seen));
             }
@@ -269,9 +269,9 @@ impl World {
         let Some(flight) = place.map(|place| self.late.remove(place)) else {
             return Ok(());
         };
-        tale.tell(|| Beat::Arrived(Arc::clone(&flight.call)));
+        tale.tell(|| Beat::Arrived(flight.call.clone()));
         let outcome = self.reach(setup, service, &flight.call)?;
-        tale.tell(|| Beat::Unheard(Arc::clone(&flight.call), outcome));
+        tale.tell(|| Beat::Unheard(flight.call.clone(), outcome));
         Ok(())
     }
 

@@ -253,7 +253,7 @@ impl Draft {
         Self::new(header, |bytes| {
             if append.expected == Version(0) {
                 let definition = match append.events.first() {
-                    Some(Event::SagaStarted { definition, .. }) => &**definition,
+                    Some(Event::SagaStarted(started)) => &*started.definition,
                     _ => "",
                 };
                 let key = append.start_key.as_ref().map(IdempotencyKey::as_str);

@@ -54,7 +54,7 @@ impl Log {
                     let message = "the start key belongs to an earlier start";
                     return Err(Error::new(ErrorKind::DuplicateStart, message).of(existing));
                 }
-                let Some(Event::SagaStarted { .. }) = append.events.first() else {
+                let Some(Event::SagaStarted(_)) = append.events.first() else {
                     return Err(Error::corrupt("a log begins with saga_started").of(append.saga));
                 };
                 Ok(Place::NONE)

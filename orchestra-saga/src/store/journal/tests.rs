@@ -21,7 +21,7 @@ use super::recover::{Recovery, recover};
 use super::segment::{FRONT, Found, Name, Window};
 use super::{Config, JournalStore, compact};
 use crate::error::Result;
-use crate::event::{Event, Recorded};
+use crate::event::{Event, Recorded, Started};
 use crate::id::{Partition, SagaId, Version};
 use crate::store::{Append, Claim, SagaStore};
 use sim::Sim;
@@ -71,17 +71,9 @@ fn key(number: u64) -> IdempotencyKey {
 }
 
 fn start(number: u64) -> Append {
-    let started = Event::SagaStarted {
-        definition: Arc::from("definition"),
-        version: Arc::from("1"),
-        hash: Arc::from("hash"),
-        input: serde_json::json!({ "number": number }).into(),
-        deadline: None,
-        trace: None,
-        attributes: BTreeMap::new(),
-        parent: None,
-        fork_of: None,
-    };
+    let input = serde_json::json!({ "number": number }).into();
+    let started = Started::new("definition", "1", "hash", input);
+    let started = Event::SagaStarted(Arc::new(started));
     Append::new(saga(number), Version(0), at(number), vec![started])
 }
 

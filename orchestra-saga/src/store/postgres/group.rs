@@ -56,12 +56,12 @@ impl Draft {
         }
         let at = signed(append.at.as_unix_nanos());
         let (definition, key) = match append.events.first() {
-            Some(Event::SagaStarted { definition, .. }) if append.expected == Version(0) => {
-                if definition.contains('\0') {
+            Some(Event::SagaStarted(started)) if append.expected == Version(0) => {
+                if started.definition.contains('\0') {
                     let message = "the name of a definition has a zero byte".to_owned();
                     return refuse(ErrorKind::InvalidInput, message);
                 }
-                (Some(Arc::clone(definition)), append.start_key.clone())
+                (Some(Arc::clone(&started.definition)), append.start_key.clone())
             }
             _ => (None, append.start_key.clone()),
         };

@@ -42,7 +42,7 @@ impl Batch {
             return Err(Error::new(ErrorKind::Full, message).of(append.saga));
         }
         let definition = match append.events.first() {
-            Some(Event::SagaStarted { definition, .. }) => Some(Arc::clone(definition)),
+            Some(Event::SagaStarted(started)) => Some(Arc::clone(&started.definition)),
             _ => None,
         };
         Ok(Self {

@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
     use crate::error::{ErrorKind, Result};
-    use crate::event::Event;
+    use crate::event::{Event, Started};
     use crate::id::{Partition, SagaId, Version};
     use crate::store::sqlite::batch::Batch;
     use crate::store::sqlite::job::{Stop, job};
@@ -132,17 +132,8 @@ mod tests {
     }
 
     fn started(number: u8) -> Append {
-        let started = Event::SagaStarted {
-            definition: Arc::from("d"),
-            version: Arc::from("1"),
-            hash: Arc::from("h"),
-            input: crate::Payload::default(),
-            deadline: None,
-            trace: None,
-            attributes: std::collections::BTreeMap::new(),
-            parent: None,
-            fork_of: None,
-        };
+        let started = Started::new("d", "1", "h", crate::Payload::default());
+        let started = Event::SagaStarted(Arc::new(started));
         Append::new(
             saga(number),
             Version(0),

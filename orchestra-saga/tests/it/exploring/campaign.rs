@@ -195,7 +195,7 @@ impl World {
         self.calls
             .lock()
             .push((call.epoch.0, call.step.to_string()));
-        self.effects.lock().insert(call.key, 1);
+        self.effects.lock().insert(call.key.clone(), 1);
         if self.slow == Some(number) && call.epoch.0 == 1 {
             self.slowed.notify_one();
             self.gate.notified().await;

@@ -142,7 +142,7 @@ fn a_service_with_keys_needs_none() {
         );
         let mut served = does.served.lock();
         let late = served.contains_key(&undo);
-        if !late && served.insert(call.key, 1).is_none() {
+        if !late && served.insert(call.key.clone(), 1).is_none() {
             *does.paid.lock() += 1;
         }
         async move {
@@ -156,7 +156,7 @@ fn a_service_with_keys_needs_none() {
     .compensate(move |call: Call, (): (), _: Option<()>| {
         let act = Call::key_of(call.saga, &call.step, 0, orchestra_saga::Operation::Action);
         let mut served = undoes.served.lock();
-        if served.insert(call.key, 1).is_none() && served.contains_key(&act) {
+        if served.insert(call.key.clone(), 1).is_none() && served.contains_key(&act) {
             *undoes.paid.lock() -= 1;
         }
         async { Ok(()) }
