@@ -82,19 +82,22 @@ async fn a_panic_of_the_writer_is_told_to_all_who_wait_and_all_who_come() {
     sim.hold();
     let mut tasks = tokio::task::JoinSet::new();
     for number in 11..=20 {
-        let store = store.clone();
+        let appending = store.clone();
         tasks.spawn(async move {
             let start = start(number);
-            store.append(claim, &start).await.map(drop)
+            appending.append(claim, &start).await.map(drop)
         });
+        // The first is with the writer, the others wait behind it.
+        while store.core().state().flying.is_none() {
+            tokio::task::yield_now().await;
+        }
     }
     let listing = store.clone();
     tasks.spawn(async move {
         let all = Filter::default();
         listing.list(&all).await.map(drop)
     });
-    let all = store.core();
-    while all.state().flying.is_none() || all.state().group.waiters.seats() < 10 {
+    while store.core().state().group.waiters.seats() < 10 {
         tokio::task::yield_now().await;
     }
     sim.world().panics = true;
