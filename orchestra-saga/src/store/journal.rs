@@ -33,6 +33,7 @@ mod checkpoint;
 mod compact;
 mod core;
 mod disk;
+mod files;
 mod frame;
 mod group;
 mod index;

@@ -12,12 +12,13 @@ use tokio::sync::Semaphore;
 
 use super::checkpoint::Checkpoint;
 use super::disk::Disk;
+use super::files::Files;
 use super::frame::{Draft, HEADER, Header};
 use super::group::{Flying, Group, Queue, Ticket};
 use super::log::Log;
 use super::place::Place;
 use super::recover::{Recovery, Room};
-use super::segment::{FRONT, Files, Name, Segment};
+use super::segment::{FRONT, Name, Segment};
 use super::{Config, Recovered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::lock::Lock;

@@ -6,12 +6,10 @@
 //! keep their places; a directory behind them says where some of them are in the file, and its file name
 //! has a higher generation than those that it replaces.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 use super::bytes::Cursor;
 use super::disk::{Disk, DiskFile, read_full, write_full};
@@ -29,8 +27,6 @@ const STRIDE: u32 = 4096;
 const WINDOW: usize = 1 << 20;
 /// And at first.
 const LEAST_WINDOW: usize = 16 << 10;
-/// Open files that are kept.
-const OPEN: usize = 64;
 
 /// Which segments a file stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -450,39 +446,5 @@ impl Window {
             return Ok(Found::Bad("a body does not have its checksum"));
         }
         Ok(Found::Frame(header, body))
-    }
-}
-
-/// The files that are open for reading.
-#[derive(Debug)]
-pub(super) struct Files {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    open: Mutex<HashMap<Name, Arc<Opened>>>,
-}
-
-impl Files {
-    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
-        let open = Mutex::default();
-        Self { disk, dir, open }
-    }
-
-    pub(super) fn open(&self, name: Name) -> Result<Arc<Opened>> {
-        if let Some(found) = self.open.lock().get(&name) {
-            return Ok(Arc::clone(found));
-        }
-        let opened = Arc::new(Opened::open(&*self.disk, &self.dir, name)?);
-        let mut open = self.open.lock();
-        if open.len() >= OPEN
-            && let Some(oldest) = open.keys().min().copied()
-        {
-            open.remove(&oldest);
-        }
-        open.insert(name, Arc::clone(&opened));
-        Ok(opened)
-    }
-
-    pub(super) fn forget(&self, name: Name) {
-        let _closed = self.open.lock().remove(&name);
     }
 }
