@@ -13,8 +13,29 @@ use super::recover::Room;
 use super::segment::{self, failed};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How soon a segment that could not be prepared is tried again.
-const AGAIN: Duration = Duration::from_millis(100);
+/// How late a segment that could not be prepared is tried again, unless room is given back: each time
+/// writes what the disk has room for.
+const LATEST: Duration = Duration::from_secs(10);
+
+/// How long to wait before what failed is tried again: twice as long each time.
+#[derive(Debug)]
+pub(super) struct Pause {
+    next: Duration,
+    most: Duration,
+}
+
+impl Pause {
+    pub(super) const fn up_to(most: Duration) -> Self {
+        let next = Duration::from_millis(100);
+        Self { next, most }
+    }
+
+    pub(super) fn next(&mut self) -> Duration {
+        let next = self.next.min(self.most);
+        self.next = next * 2;
+        next
+    }
+}
 
 /// A thread's name and what it does.
 type Work = (&'static str, fn(&Core));
@@ -142,6 +163,7 @@ fn settle(core: &Core, state: &mut State, group: &mut Group, outcome: io::Result
 
 /// Keeps a segment ready.
 fn prepare(core: &Core) {
+    let mut pause = Pause::up_to(LATEST);
     let mut state = core.state();
     while !state.stopping && state.poison.is_none() {
         if state.spare.is_some() {
@@ -165,6 +187,7 @@ fn prepare(core: &Core) {
                     file,
                 });
                 state.no_room = None;
+                pause = Pause::up_to(LATEST);
                 false
             }
             Err(source) => {
@@ -185,7 +208,7 @@ fn prepare(core: &Core) {
         wake(waiting);
         state = core.state();
         if failure && !state.stopping {
-            let _timed_out = core.preparing.wait_for(&mut state, AGAIN);
+            let _timed_out = core.preparing.wait_for(&mut state, pause.next());
         }
     }
 }
@@ -195,5 +218,17 @@ fn report(error: &Error) {
         tracing::error!(%error, "the saga journal has no room for more; it is read only until there is");
     } else {
         tracing::error!(%error, "the saga journal cannot prepare a segment");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_and_again_is_tried_ever_later() {
+        let mut pause = Pause::up_to(Duration::from_secs(1));
+        let pauses = [(); 6].map(|()| pause.next().as_millis());
+        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
     }
 }
