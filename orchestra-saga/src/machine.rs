@@ -25,9 +25,9 @@ mod state;
 mod unwind;
 
 use front::Front;
-pub use state::{Phase, State};
 #[cfg(feature = "test-util")]
 pub(crate) use state::Rest;
+pub use state::{Phase, State};
 pub(crate) use state::{Progress, Stage, StepState};
 
 use std::sync::Arc;
@@ -214,7 +214,8 @@ impl Machine {
         let Definition {
             id, version, hash, ..
         } = &*self.definition;
-        let mut started = Started::new(Arc::clone(id), Arc::clone(version), Arc::clone(hash), input);
+        let mut started =
+            Started::new(Arc::clone(id), Arc::clone(version), Arc::clone(hash), input);
         started.deadline = self.definition.timeout.map(|limit| now + limit);
         started
     }

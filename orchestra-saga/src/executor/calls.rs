@@ -168,7 +168,12 @@ impl Calls {
         if let Some(one) = &mut self.one {
             one.give_up_if_late(now);
         }
-        if self.more.iter().flatten().any(|running| running.until <= now) {
+        if self
+            .more
+            .iter()
+            .flatten()
+            .any(|running| running.until <= now)
+        {
             // Who is in it anew is looked at again.
             let more = FuturesUnordered::new();
             for mut running in self.more.take().into_iter().flatten() {
@@ -178,7 +183,9 @@ impl Calls {
             self.more = Some(more);
         }
         let all = self.one.iter().chain(self.more.iter().flatten());
-        let rest = all.map(|running| running.until).filter(|until| *until > now);
+        let rest = all
+            .map(|running| running.until)
+            .filter(|until| *until > now);
         self.patience = rest.min();
     }
 

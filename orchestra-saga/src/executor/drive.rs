@@ -327,7 +327,9 @@ impl Run {
             return Poll::Ready(Heard::Letter(letter));
         }
         // Whoever stops the executor rouses all readers of letters afterwards.
-        if self.shared.stop.is_cancelled() != stopping || self.poll_alarm(stopping, context).is_ready() {
+        if self.shared.stop.is_cancelled() != stopping
+            || self.poll_alarm(stopping, context).is_ready()
+        {
             return Poll::Ready(Heard::Woken);
         }
         Poll::Pending
@@ -370,7 +372,11 @@ impl Run {
     }
 
     fn report(&self, ended: Ended, now: Timestamp) -> Input {
-        let Ended { call, begun, outcome } = ended;
+        let Ended {
+            call,
+            begun,
+            outcome,
+        } = ended;
         let outcome = self.shared.limits.check_outcome(&call, outcome);
         self.shared.tell(&Notice::Attempted {
             saga: call.saga,

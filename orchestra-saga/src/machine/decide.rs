@@ -196,7 +196,12 @@ fn back(definition: &Definition, saga: SagaId, state: &State, now: Timestamp) ->
         Unwind::Parallel => &state.front.back().undoable,
         Unwind::Unordered | Unwind::Never => &state.front.back().dirty,
         // Only the last step that is not settled: nothing that depends on it is left.
-        Unwind::Sequential => state.front.back().dirty.last().map_or(&[], std::slice::from_ref),
+        Unwind::Sequential => state
+            .front
+            .back()
+            .dirty
+            .last()
+            .map_or(&[], std::slice::from_ref),
     };
     let steps = turn.iter().rev();
     steps
@@ -263,7 +268,12 @@ pub(super) fn wake(definition: &Definition, state: &State) -> Option<Timestamp> 
             waits.chain(state.deadline.filter(|_| !settled)).min()
         }
         Phase::Compensating => {
-            let dirty = state.front.back().dirty.iter().map(|&step| state.step(step));
+            let dirty = state
+                .front
+                .back()
+                .dirty
+                .iter()
+                .map(|&step| state.step(step));
             let waits = dirty.flat_map(|step| {
                 let probe = step.rest().probe.as_ref();
                 let probe = probe.and_then(|probe| until(probe.stage));

@@ -240,7 +240,9 @@ impl StepState {
                 ..
             } => {
                 self.rest_mut().reason = Some(reason.clone());
-                self.rest_mut().undo.fail(*attempt, at, *retry, Stage::Rejected)
+                self.rest_mut()
+                    .undo
+                    .fail(*attempt, at, *retry, Stage::Rejected)
             }
             Event::SagaParked {
                 op, retry, reason, ..
@@ -352,7 +354,9 @@ impl StepState {
         let probe = self.rest().probe.as_ref();
         if probe.is_some_and(|probe| probe.stage == Stage::Running) {
             let probe = self.rest_mut().probe.as_mut();
-            probe.into_iter().for_each(|probe| probe.stage = Stage::Interrupted);
+            probe
+                .into_iter()
+                .for_each(|probe| probe.stage = Stage::Interrupted);
         }
     }
 

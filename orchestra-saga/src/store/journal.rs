@@ -7,8 +7,8 @@
 //! that appends writes the JSON; a refusal, which may rest on batches that are not durable yet, is told
 //! once they are.
 //!
-//! In memory is one entry of 96 bytes for each saga, a few tens more for its id, timer and start key, and
-//! nothing for its events: the last frame of a saga names the place of the one before, and reading a saga
+//! In memory is one entry of 96 bytes for each saga, a few tens more for its id, timer, start key and end,
+//! and nothing for its events: the last frame of a saga names the place of the one before, and reading a saga
 //! walks back along them.
 //!
 //! # What happens when
@@ -63,6 +63,7 @@ use parking_lot::Mutex;
 
 use self::core::{Core, Need, State, Waiting};
 use super::lock::Lock;
+use super::term::Terms;
 use super::{
     Append, Blueprint, Claim, Entry, Filter, Holder, Position, SagaStore, Snapshot, Summary, Timer,
 };
@@ -359,6 +360,12 @@ impl JournalStore {
         Ok(found)
     }
 
+    /// The first batch of the saga that has this id.
+    fn first_of(&self, saga: SagaId) -> Option<Place> {
+        let state = self.core().state();
+        state.log.index.find(saga).map(|entry| entry.first)
+    }
+
     /// Reads at once what is in memory most likely, and anything else where it may block.
     async fn look<T: Send + 'static>(
         &self,
@@ -397,7 +404,11 @@ impl JournalStore {
     ) -> Result<Option<Claim>> {
         let frame = Draft::claim(Claim::new(partition, Epoch(0)), owner)?;
         let terms = &self.core().terms;
-        let granted = AtomicU64::new(0);
+        let mut untold = Untold {
+            terms,
+            partition,
+            epoch: AtomicU64::new(0),
+        };
         let check = |state: &State, header: &mut Header| {
             if term.is_some() && !terms.is_free(partition) {
                 return Err(Error::new(ErrorKind::Busy, "the partition is leased"));
@@ -408,29 +419,13 @@ impl JournalStore {
         let apply = |state: &mut State, header: &Header, _body: &[u8]| {
             state.log.claim(header);
             terms.begin(Claim::new(partition, header.epoch), owner, term);
-            granted.store(header.epoch.0, Ordering::Relaxed);
+            untold.epoch.store(header.epoch.0, Ordering::Relaxed);
         };
         match self.write(frame, Need::Urgent, check, apply).await {
-            Ok(()) => {
-                let epoch = Epoch(granted.load(Ordering::Relaxed));
-                Ok(Some(Claim::new(partition, epoch)))
-            }
+            Ok(()) => Ok(untold.tell()),
             Err(error) if error.kind() == ErrorKind::Busy => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// What a purge would forget: those that ended before that moment, the lowest ids first, as they stand.
-    fn ended(core: &Core, claim: Claim, before: Timestamp, limit: usize) -> Vec<index::Entry> {
-        let image = core.state().log.index.image();
-        let ended = image.entries();
-        let mut ended: Vec<_> = ended
-            .filter(|entry| entry.ended_before(claim.partition, before))
-            .copied()
-            .collect();
-        ended.sort_unstable_by_key(|entry| entry.saga);
-        ended.truncate(limit);
-        ended
     }
 
     /// Those of the sagas that can be forgotten, and the bytes that this frees.
@@ -452,6 +447,29 @@ impl JournalStore {
             sagas: entries.iter().map(|entry| entry.saga).collect(),
             freed: freed.into_iter().collect(),
         })
+    }
+}
+
+/// A claim that was decided, and is given up if nobody hears of it.
+struct Untold<'a> {
+    terms: &'a Terms,
+    partition: Partition,
+    /// Zero while there is none.
+    epoch: AtomicU64,
+}
+
+impl Untold<'_> {
+    fn tell(&mut self) -> Option<Claim> {
+        let epoch = Epoch(std::mem::take(self.epoch.get_mut()));
+        (epoch.0 > 0).then(|| Claim::new(self.partition, epoch))
+    }
+}
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        if let Some(claim) = self.tell() {
+            self.terms.release(claim);
+        }
     }
 }
 
@@ -519,8 +537,8 @@ impl SagaStore for JournalStore {
             self.durably(entry.last.plus(1)).await?;
             let read = move |core: &Core| core.events(&entry, after);
             match self.look(entry.first, read).await {
-                // It may have been purged meanwhile, and its frames removed.
-                Err(_) if self.core().state().log.index.find(saga).is_none() => {}
+                // It may have been purged meanwhile, and its frames removed, whoever has its id now.
+                Err(_) if self.first_of(saga) != Some(entry.first) => {}
                 read => return read,
             }
         }
@@ -675,12 +693,17 @@ impl SagaStore for JournalStore {
     async fn purge(&self, claim: Claim, before: Timestamp, limit: usize) -> Result<usize> {
         self.core().state().log.check_claim(claim)?;
         self.settled().await?;
-        let ended = self
-            .job(move |core| Ok(Self::ended(core, claim, before, limit)))
-            .await?;
         let mut purged = 0;
-        for entries in ended.chunks(PURGED_AT_ONCE) {
-            match self.bury(claim, entries.to_vec()).await {
+        while purged < limit {
+            let most = PURGED_AT_ONCE.min(limit - purged);
+            let ended = {
+                let state = self.core().state();
+                state.log.index.ended(claim.partition, before, most)
+            };
+            if ended.is_empty() {
+                break;
+            }
+            match self.bury(claim, ended).await {
                 Ok(count) => purged += count,
                 // The reserve is used up: what is purged gives room for the rest.
                 Err(error) if error.kind() == ErrorKind::Full && purged > 0 => break,
@@ -699,7 +722,7 @@ impl SagaStore for JournalStore {
 impl JournalStore {
     /// Forgets these sagas, if they are still what was seen. Returns how many were.
     async fn bury(&self, claim: Claim, mut entries: Vec<index::Entry>) -> Result<usize> {
-        loop {
+        while !entries.is_empty() {
             let seen = entries.clone();
             self.settled().await?;
             let purge = match self.job(move |core| Self::burial(core, &seen)).await {
@@ -729,6 +752,7 @@ impl JournalStore {
             }
             self.retain_same(&mut entries);
         }
+        Ok(0)
     }
 
     /// Leaves out what has changed. Whether nothing has.

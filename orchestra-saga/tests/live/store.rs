@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use orchestra_core::{IdempotencyKey, Timestamp};
-use orchestra_saga::store::postgres::Config;
 use orchestra_saga::event::Started;
+use orchestra_saga::store::postgres::Config;
 use orchestra_saga::{Append, Event, Payload, PostgresStore, SagaId, Version};
 
 use crate::variable;

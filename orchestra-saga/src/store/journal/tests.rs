@@ -3,6 +3,7 @@
 mod closing;
 mod crashing;
 mod failing;
+mod forgetting;
 mod model;
 mod room;
 mod sim;

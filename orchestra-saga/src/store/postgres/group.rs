@@ -61,7 +61,10 @@ impl Draft {
                     let message = "the name of a definition has a zero byte".to_owned();
                     return refuse(ErrorKind::InvalidInput, message);
                 }
-                (Some(Arc::clone(&started.definition)), append.start_key.clone())
+                (
+                    Some(Arc::clone(&started.definition)),
+                    append.start_key.clone(),
+                )
             }
             _ => (None, append.start_key.clone()),
         };

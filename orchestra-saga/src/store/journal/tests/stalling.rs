@@ -185,3 +185,21 @@ async fn reads_that_were_given_up_are_not_begun_one_after_the_other() {
     assert!(reads < 500, "{reads}");
     halt(&store);
 }
+
+#[tokio::test]
+async fn a_claim_that_nobody_heard_of_keeps_the_partition_from_nobody() {
+    let sim = Sim::default();
+    let (store, _) = stalled(&sim).await;
+    let other = Partition(7);
+    give_up(store.claim(other, "impatient"));
+    let long = std::time::Duration::MAX;
+    give_up(store.lease(other, "impatient too", long));
+    sim.release();
+    let claim = store.lease(other, "patient", long).await.expect("asked");
+    let claim = claim.expect("free");
+    assert_eq!(claim.epoch, crate::Epoch(3), "an epoch is given once");
+    let holders = store.holders().await.expect("known");
+    let held = holders.iter().find(|holder| holder.claim == claim);
+    assert_eq!(held.map(|holder| &*holder.owner), Some("patient"));
+    halt(&store);
+}
