@@ -50,14 +50,24 @@ async fn callers_that_give_up_leave_no_seat_behind() {
     let mut staying = Box::pin(store.load(saga(2), Version(0)));
     assert!(staying.as_mut().poll(&mut cx).is_pending());
     drop(before);
-    let waiting = tokio::spawn({
+    let mut waiting = tokio::task::JoinSet::new();
+    waiting.spawn({
         let store = store.clone();
         async move { store.load(saga(3), Version(0)).await }
     });
     tokio::task::yield_now().await;
     sim.release();
     assert_eq!(staying.await.expect("read").len(), 1);
-    assert_eq!(waiting.await.expect("ran").expect("read").len(), 1);
+    assert_eq!(
+        waiting
+            .join_next()
+            .await
+            .expect("one")
+            .expect("ran")
+            .expect("read")
+            .len(),
+        1
+    );
     halt(&store);
 }
 
@@ -98,7 +108,8 @@ async fn a_purge_is_not_shown_before_it_is_durable() {
     store.append(claim, &ended).await.expect("appended");
     store.append(claim, &start(2)).await.expect("appended");
     sim.hold();
-    let purging = tokio::spawn({
+    let mut purging = tokio::task::JoinSet::new();
+    purging.spawn({
         let store = store.clone();
         async move { store.purge(claim, at(9), 10).await }
     });
@@ -109,12 +120,13 @@ async fn a_purge_is_not_shown_before_it_is_durable() {
     give_up(store.load_snapshot(saga(1)));
     give_up(store.find_start(&key(1)));
     give_up(store.list(&Filter::default()));
-    let reading = tokio::spawn({
+    let mut reading = tokio::task::JoinSet::new();
+    reading.spawn({
         let store = store.clone();
         async move { store.read(crate::Position::START, 9).await }
     });
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    assert!(!reading.is_finished());
+    assert!(reading.try_join_next().is_none());
     assert_eq!(
         store.load(saga(2), Version(0)).await.expect("read").len(),
         1
@@ -122,9 +134,21 @@ async fn a_purge_is_not_shown_before_it_is_durable() {
     // It never will be: nobody was told that the saga is gone, and whoever opens the store may find it.
     sim.world().failing_sync = Some(0);
     sim.release();
-    let failed = purging.await.expect("ran").expect_err("not durable");
+    let failed = purging
+        .join_next()
+        .await
+        .expect("one")
+        .expect("ran")
+        .expect_err("not durable");
     assert_eq!(failed.kind(), crate::ErrorKind::Store);
-    assert!(reading.await.expect("ran").is_err());
+    assert!(
+        reading
+            .join_next()
+            .await
+            .expect("one")
+            .expect("ran")
+            .is_err()
+    );
     assert!(store.load(saga(1), Version(0)).await.is_err());
     assert!(store.find_start(&key(1)).await.is_err());
     halt(&store);
