@@ -22,6 +22,8 @@
 //! | the newest checkpoint is damaged | the one before it is read, and more of the log. Where both are and the log was rewritten, [`ErrorKind::Corrupt`]: what was purged from it would come back |
 //! | a segment is missing | [`ErrorKind::Corrupt`], unless nothing in it was needed |
 //! | bytes of the last group change and the store was not closed | not to be told from a torn end: it is cut off. A store that was closed has a checkpoint behind it |
+//! | a segment was copied from another journal | it is refused as [`ErrorKind::Corrupt`], with both ids |
+//! | a newer version wrote the files | [`ErrorKind::UnknownFormat`], and they are left as they are |
 //! | a batch is longer than a segment | it is refused as [`ErrorKind::InvalidInput`] |
 //! | another process has the directory | [`ErrorKind::Locked`] names it |
 //!
@@ -35,6 +37,7 @@ mod core;
 mod disk;
 mod files;
 mod frame;
+mod front;
 mod group;
 mod index;
 mod log;
@@ -273,7 +276,7 @@ impl JournalStore {
                 let message = format!("saga store {}: a thread panicked", core.dir().display());
                 Err(Error::new(ErrorKind::Store, message))
             } else if running {
-                compact::checkpoint(core)
+                compact::checkpoint(core).and_then(|()| compact::mark_closed(core))
             } else {
                 Ok(())
             };

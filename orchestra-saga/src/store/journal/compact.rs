@@ -115,7 +115,7 @@ pub(super) fn checkpoint(core: &Core) -> Result<()> {
         return Ok(());
     }
     let taken = core.checkpoint()?;
-    let written = taken.write(&*core.disk, core.dir())?;
+    let written = taken.write(&*core.disk, core.dir(), core.journal)?;
     let mut state = core.state();
     let since = state.log_since(&taken);
     state.since_checkpoint = since;
@@ -131,6 +131,18 @@ pub(super) fn checkpoint(core: &Core) -> Result<()> {
             .map_err(|source| failed(&path, "removing", source))?;
     }
     Ok(())
+}
+
+/// Says that nothing follows the last checkpoint.
+pub(super) fn mark_closed(core: &Core) -> Result<()> {
+    let place = core.state().checkpoints.back().copied();
+    let Some(place) = place.filter(|_| core.state().poison.is_none()) else {
+        return Ok(());
+    };
+    let path = core.dir().join(checkpoint::closed_file(place));
+    let made = core.disk.create(&path);
+    made.and_then(|_file| core.disk.sync_dir(core.dir()))
+        .map_err(|source| failed(&path, "creating", source))
 }
 
 impl State {
@@ -322,7 +334,7 @@ fn fill<'a>(
                     let bytes = window.bytes(u64::from(at), header.length as usize);
                     let bytes = bytes.map_err(unread)?;
                     if packer.is_none() {
-                        *packer = Some(Packer::begin(&*core.disk, core.dir(), name)?);
+                        *packer = Some(Packer::begin(&*core.disk, core.dir(), core.journal, name)?);
                     }
                     if let Some(packer) = packer {
                         packer.push(header.place, bytes)?;

@@ -14,6 +14,7 @@ use super::checkpoint::Checkpoint;
 use super::disk::Disk;
 use super::files::Files;
 use super::frame::{Draft, HEADER, Header};
+use super::front::JournalId;
 use super::group::{Flying, Group, Queue, Ticket};
 use super::log::Log;
 use super::place::Place;
@@ -38,6 +39,7 @@ const RESERVE: u32 = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) dir: PathBuf,
+    pub(super) journal: JournalId,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) config: Config,
     pub(super) files: Files,
@@ -183,6 +185,7 @@ impl Core {
         lock: Option<Lock>,
     ) -> (Self, Recovered) {
         let Recovery {
+            journal,
             log,
             tail,
             current,
@@ -216,8 +219,9 @@ impl Core {
             log,
         };
         let core = Self {
-            files: Files::new(Arc::clone(&disk), dir.clone()),
+            files: Files::new(Arc::clone(&disk), dir.clone(), journal),
             dir,
+            journal,
             disk,
             config,
             terms: Terms::default(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::disk::Disk;
+use super::front::JournalId;
 use super::segment::{Name, Opened};
 use crate::error::Result;
 
@@ -18,6 +19,7 @@ pub(super) const OPEN: usize = 64;
 pub(super) struct Files {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    journal: JournalId,
     open: Mutex<Open>,
 }
 
@@ -50,16 +52,21 @@ impl Open {
 }
 
 impl Files {
-    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
-        let open = Mutex::default();
-        Self { disk, dir, open }
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, journal: JournalId) -> Self {
+        Self {
+            disk,
+            dir,
+            journal,
+            open: Mutex::default(),
+        }
     }
 
     pub(super) fn open(&self, name: Name) -> Result<Arc<Opened>> {
         if let Some(found) = self.open.lock().find(name) {
             return Ok(found);
         }
-        let opened = Arc::new(Opened::open(&*self.disk, &self.dir, name)?);
+        let opened = Opened::open(&*self.disk, &self.dir, name, Some(self.journal))?;
+        let opened = Arc::new(opened);
         let mut open = self.open.lock();
         // Somebody else may have been quicker.
         if let Some(found) = open.find(name) {

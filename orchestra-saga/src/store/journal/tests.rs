@@ -5,6 +5,7 @@ mod crashing;
 mod failing;
 mod forgetting;
 mod model;
+mod opening;
 mod room;
 mod sim;
 mod stalling;

@@ -176,7 +176,7 @@ fn prepare(core: &Core) {
         drop(state);
         // What it writes before it finds the disk full must not be missing where room is given back.
         let alone = again.then(|| core.tidying.lock());
-        let prepared = segment::prepare(&*core.disk, core.dir(), number, capacity);
+        let prepared = segment::prepare(&*core.disk, core.dir(), core.journal, number, capacity);
         drop(alone);
         state = core.state();
         let failure = match prepared {
