@@ -55,6 +55,8 @@ pub enum ErrorKind {
     Busy,
     /// A log or record makes no sense.
     Corrupt,
+    /// A newer version wrote the store, or one so old that its format is not read any more.
+    UnknownFormat,
     /// The headers do not describe a call of a saga.
     InvalidCall,
     /// The database does not prepare transactions, by its configuration.

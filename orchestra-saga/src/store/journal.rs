@@ -7,8 +7,8 @@
 //! that appends writes the JSON; a refusal, which may rest on batches that are not durable yet, is told
 //! once they are.
 //!
-//! In memory is one entry of 96 bytes for each saga, a few tens more for its id, timer and start key, and
-//! nothing for its events: the last frame of a saga names the place of the one before, and reading a saga
+//! In memory is one entry of 96 bytes for each saga, a few tens more for its id, timer, start key and end,
+//! and nothing for its events: the last frame of a saga names the place of the one before, and reading a saga
 //! walks back along them.
 //!
 //! # What happens when
@@ -17,11 +17,13 @@
 //! |---|---|
 //! | the process, or the power | what was acknowledged is there. The end of the log may be torn: it is cut off and reported ([`JournalStore::recovered`]). A batch that was not acknowledged is there or not, whole |
 //! | a write or a sync | nobody knows what of it lasts, and a sync that is repeated may lie. All who wait get [`ErrorKind::Store`] and the store takes nothing more until it is opened again, which writes the last group anew. What is durable can be read |
-//! | the disk is full | segments take their room before they are used. When there is none for the next, appends get [`ErrorKind::Full`], reads go on, purges find a reserve, and appends go on as soon as there is room. On file systems that need room to overwrite, a full disk is a failed write |
+//! | the disk is full | segments take their room before they are used. When there is none for the next, appends get [`ErrorKind::Full`], reads go on, purges find a reserve, and appends go on soon after there is room. On file systems that need room to overwrite, a full disk is a failed write |
 //! | bytes in the midst of the log change | opening, or reading the saga, is refused as [`ErrorKind::Corrupt`] with file and offset |
 //! | the newest checkpoint is damaged | the one before it is read, and more of the log. Where both are and the log was rewritten, [`ErrorKind::Corrupt`]: what was purged from it would come back |
 //! | a segment is missing | [`ErrorKind::Corrupt`], unless nothing in it was needed |
 //! | bytes of the last group change and the store was not closed | not to be told from a torn end: it is cut off. A store that was closed has a checkpoint behind it |
+//! | a segment was copied from another journal | it is refused as [`ErrorKind::Corrupt`], with both ids |
+//! | a newer version wrote the files | [`ErrorKind::UnknownFormat`], and they are left as they are |
 //! | a batch is longer than a segment | it is refused as [`ErrorKind::InvalidInput`] |
 //! | another process has the directory | [`ErrorKind::Locked`] names it |
 //!
@@ -33,7 +35,9 @@ mod checkpoint;
 mod compact;
 mod core;
 mod disk;
+mod files;
 mod frame;
+mod front;
 mod group;
 mod index;
 mod log;
@@ -60,8 +64,9 @@ use async_trait::async_trait;
 use orchestra_core::{IdempotencyKey, Timestamp};
 use parking_lot::Mutex;
 
-use self::core::{Core, Need, State};
+use self::core::{Core, Need, State, Waiting};
 use super::lock::Lock;
+use super::term::Terms;
 use super::{
     Append, Blueprint, Claim, Entry, Filter, Holder, Position, SagaStore, Snapshot, Summary, Timer,
 };
@@ -71,7 +76,6 @@ use crate::id::{Epoch, Partition, SagaId, Version};
 use crate::payload::Payload;
 use disk::{Disk, Os};
 use frame::{Draft, Header, Purge};
-use group::Ticket;
 use place::Place;
 
 /// Sagas of one frame that forgets: a few such frames find room in the reserve.
@@ -272,7 +276,7 @@ impl JournalStore {
                 let message = format!("saga store {}: a thread panicked", core.dir().display());
                 Err(Error::new(ErrorKind::Store, message))
             } else if running {
-                compact::checkpoint(core)
+                compact::checkpoint(core).and_then(|()| compact::mark_closed(core))
             } else {
                 Ok(())
             };
@@ -289,7 +293,7 @@ impl JournalStore {
         need: Need,
         check: &impl Fn(&State, &mut Header) -> Result<Place>,
         apply: &impl Fn(&mut State, &Header, &[u8]),
-        ticket: &mut Option<Ticket>,
+        waiting: &mut Waiting<'_>,
         cx: &Context<'_>,
     ) -> Poll<Decision> {
         let core = self.core();
@@ -301,7 +305,7 @@ impl JournalStore {
             Ok(previous) => previous,
             Err(error) => return Poll::Ready(Decision::Refused(state.decided, error)),
         };
-        let header = match core.poll_push(&mut state, frame, previous, need, cx) {
+        let header = match core.poll_push(&mut state, frame, previous, need, waiting, cx) {
             Poll::Ready(Ok(header)) => header,
             Poll::Ready(Err(error)) => return Poll::Ready(Decision::Refused(Place::NONE, error)),
             Poll::Pending => return Poll::Pending,
@@ -309,7 +313,7 @@ impl JournalStore {
         apply(&mut state, &header, frame.body());
         let end = header.end();
         state.decided = end;
-        state.seat(end, ticket, cx.waker());
+        state.seat(end, &mut waiting.durable, cx.waker());
         core.wake_writer(&mut state);
         Poll::Ready(Decision::Queued(end))
     }
@@ -322,27 +326,47 @@ impl JournalStore {
         check: impl Fn(&State, &mut Header) -> Result<Place> + Send + Sync,
         apply: impl Fn(&mut State, &Header, &[u8]) + Send + Sync,
     ) -> Result<()> {
-        let mut ticket = None;
+        let mut waiting = Waiting::new(self.core());
         let decide =
-            |cx: &mut Context<'_>| self.decide(&mut frame, need, &check, &apply, &mut ticket, cx);
+            |cx: &mut Context<'_>| self.decide(&mut frame, need, &check, &apply, &mut waiting, cx);
         let decision = poll_fn(decide).await;
-        match decision {
-            Decision::Queued(end) => self.durably(end, ticket).await,
-            Decision::Refused(place, error) => {
-                self.durably(place, None).await?;
-                Err(error)
-            }
-        }
+        // It is with the group now, and many may wait.
+        drop(frame);
+        let (place, refusal) = match decision {
+            Decision::Queued(end) => (end, None),
+            Decision::Refused(place, error) => (place, Some(error)),
+        };
+        poll_fn(|cx| self.core().poll_durable(place, &mut waiting, cx)).await?;
+        refusal.map_or(Ok(()), Err)
     }
 
-    async fn durably(&self, place: Place, mut ticket: Option<Ticket>) -> Result<()> {
-        poll_fn(|cx| self.core().poll_durable(place, &mut ticket, cx)).await
+    async fn durably(&self, place: Place) -> Result<()> {
+        let mut waiting = Waiting::new(self.core());
+        poll_fn(|cx| self.core().poll_durable(place, &mut waiting, cx)).await
     }
 
     /// Waits until everything that is known is durable: nobody is shown what may yet be lost.
     async fn settled(&self) -> Result<()> {
         let decided = self.core().state().decided;
-        self.durably(decided, None).await
+        self.durably(decided).await
+    }
+
+    /// What is known of a saga; that nothing is known is told once the purge that it may rest on is durable.
+    async fn known(&self, saga: SagaId) -> Result<Option<index::Entry>> {
+        let (found, purged) = {
+            let state = self.core().state();
+            (state.log.index.find(saga).copied(), state.purged)
+        };
+        if found.is_none() {
+            self.durably(purged.plus(1)).await?;
+        }
+        Ok(found)
+    }
+
+    /// The first batch of the saga that has this id.
+    fn first_of(&self, saga: SagaId) -> Option<Place> {
+        let state = self.core().state();
+        state.log.index.find(saga).map(|entry| entry.first)
     }
 
     /// Reads at once what is in memory most likely, and anything else where it may block.
@@ -355,8 +379,23 @@ impl JournalStore {
         if place.segment() >= core.state().warm {
             return read(core);
         }
-        let core = Arc::clone(core);
-        blocking(move || read(&core)).await
+        self.job(read).await
+    }
+
+    /// Does what may block elsewhere, once there is room for it. It ends even if nobody waits for it.
+    async fn job<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Core) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let core = Arc::clone(&self.handle.core);
+        let permit = Arc::clone(&core.jobs).acquire_owned().await;
+        let permit = permit.map_err(lost)?;
+        blocking(move || {
+            let done = work(&core);
+            drop(permit);
+            done
+        })
+        .await
     }
 
     /// The next epoch of a partition; none if it is leased and that counts.
@@ -368,7 +407,11 @@ impl JournalStore {
     ) -> Result<Option<Claim>> {
         let frame = Draft::claim(Claim::new(partition, Epoch(0)), owner)?;
         let terms = &self.core().terms;
-        let granted = AtomicU64::new(0);
+        let mut untold = Untold {
+            terms,
+            partition,
+            epoch: AtomicU64::new(0),
+        };
         let check = |state: &State, header: &mut Header| {
             if term.is_some() && !terms.is_free(partition) {
                 return Err(Error::new(ErrorKind::Busy, "the partition is leased"));
@@ -379,29 +422,13 @@ impl JournalStore {
         let apply = |state: &mut State, header: &Header, _body: &[u8]| {
             state.log.claim(header);
             terms.begin(Claim::new(partition, header.epoch), owner, term);
-            granted.store(header.epoch.0, Ordering::Relaxed);
+            untold.epoch.store(header.epoch.0, Ordering::Relaxed);
         };
         match self.write(frame, Need::Urgent, check, apply).await {
-            Ok(()) => {
-                let epoch = Epoch(granted.load(Ordering::Relaxed));
-                Ok(Some(Claim::new(partition, epoch)))
-            }
+            Ok(()) => Ok(untold.tell()),
             Err(error) if error.kind() == ErrorKind::Busy => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// What a purge would forget: those that ended before that moment, the lowest ids first, as they stand.
-    fn ended(core: &Core, claim: Claim, before: Timestamp, limit: usize) -> Vec<index::Entry> {
-        let image = core.state().log.index.image();
-        let ended = image.entries();
-        let mut ended: Vec<_> = ended
-            .filter(|entry| entry.ended_before(claim.partition, before))
-            .copied()
-            .collect();
-        ended.sort_unstable_by_key(|entry| entry.saga);
-        ended.truncate(limit);
-        ended
     }
 
     /// Those of the sagas that can be forgotten, and the bytes that this frees.
@@ -426,13 +453,38 @@ impl JournalStore {
     }
 }
 
+/// A claim that was decided, and is given up if nobody hears of it.
+struct Untold<'a> {
+    terms: &'a Terms,
+    partition: Partition,
+    /// Zero while there is none.
+    epoch: AtomicU64,
+}
+
+impl Untold<'_> {
+    fn tell(&mut self) -> Option<Claim> {
+        let epoch = Epoch(std::mem::take(self.epoch.get_mut()));
+        (epoch.0 > 0).then(|| Claim::new(self.partition, epoch))
+    }
+}
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        if let Some(claim) = self.tell() {
+            self.terms.release(claim);
+        }
+    }
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|source| {
-        Error::new(ErrorKind::Store, "work of the saga store was lost").caused_by(source)
-    })?
+    done.map_err(lost)?
+}
+
+fn lost(source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Store, "work of the saga store was lost").caused_by(source)
 }
 
 #[async_trait]
@@ -479,25 +531,30 @@ impl SagaStore for JournalStore {
 
     async fn load(&self, saga: SagaId, after: Version) -> Result<Vec<Recorded>> {
         loop {
-            let Some(entry) = self.core().state().log.index.find(saga).copied() else {
+            let Some(entry) = self.known(saga).await? else {
                 return Ok(Vec::new());
             };
             if entry.version <= after {
                 return Ok(Vec::new());
             }
-            self.durably(entry.last.plus(1), None).await?;
+            self.durably(entry.last.plus(1)).await?;
             let read = move |core: &Core| core.events(&entry, after);
             match self.look(entry.first, read).await {
-                // It may have been purged meanwhile, and its frames removed.
-                Err(_) if self.core().state().log.index.find(saga).is_none() => {}
+                // It may have been purged meanwhile, and its frames removed, whoever has its id now.
+                Err(_) if self.first_of(saga) != Some(entry.first) => {}
                 read => return read,
             }
         }
     }
 
     async fn find_start(&self, key: &IdempotencyKey) -> Result<Option<SagaId>> {
-        let found = self.core().state().log.index.find_key(key);
-        self.settled().await?;
+        let (found, place) = {
+            let state = self.core().state();
+            let found = state.log.index.find_key(key);
+            let entry = found.and_then(|saga| state.log.index.find(saga));
+            (found, entry.map_or(state.purged, |entry| entry.first))
+        };
+        self.durably(place.plus(1)).await?;
         Ok(found)
     }
 
@@ -515,15 +572,22 @@ impl SagaStore for JournalStore {
     async fn list(&self, filter: &Filter) -> Result<Vec<Summary>> {
         let mut rest = filter.clone();
         let mut page = Vec::new();
+        let mut newest = Place::NONE;
         loop {
-            let last = self.core().state().log.index.list(&rest, &mut page);
-            if last.is_none() {
+            let listed = {
+                let state = self.core().state();
+                newest = newest.max(state.purged);
+                state.log.index.list(&rest, &mut page)
+            };
+            newest = newest.max(listed.newest);
+            if listed.last.is_none() {
                 break;
             }
-            rest.after = last;
+            rest.after = listed.last;
             tokio::task::yield_now().await;
         }
-        self.settled().await?;
+        // Not until everything is: whoever continues all sagas would wait for the first of them each time.
+        self.durably(newest.plus(1)).await?;
         Ok(page)
     }
 
@@ -531,8 +595,9 @@ impl SagaStore for JournalStore {
     /// the log.
     async fn save_snapshot(&self, saga: SagaId, snapshot: Snapshot) -> Result<()> {
         let mut frame = Draft::snapshot(saga, &snapshot)?;
+        let core = self.core();
+        let mut waiting = Waiting::new(core);
         poll_fn(|cx| {
-            let core = self.core();
             let mut state = core.state();
             if let Err(error) = state.check_open() {
                 return Poll::Ready(Err(error));
@@ -540,7 +605,8 @@ impl SagaStore for JournalStore {
             let Some(before) = state.log.index.find(saga).map(|entry| entry.snapshot) else {
                 return Poll::Ready(Ok(()));
             };
-            let pushed = core.poll_push(&mut state, &mut frame, before, Need::Ordinary, cx);
+            let room = Need::Ordinary;
+            let pushed = core.poll_push(&mut state, &mut frame, before, room, &mut waiting, cx);
             pushed.map_ok(|header| {
                 state.log.snapshot(&header);
                 core.pushed_lazily(&mut state);
@@ -551,15 +617,16 @@ impl SagaStore for JournalStore {
 
     async fn load_snapshot(&self, saga: SagaId) -> Result<Option<Snapshot>> {
         loop {
-            let Some(entry) = self.core().state().log.index.find(saga).copied() else {
+            let Some(entry) = self.known(saga).await? else {
                 return Ok(None);
             };
             if entry.snapshot == Place::NONE {
                 return Ok(None);
             }
-            self.durably(entry.snapshot.plus(1), None).await?;
+            self.durably(entry.snapshot.plus(1)).await?;
             let read = move |core: &Core| {
-                let frame = core.frame(entry.snapshot)?;
+                let mut buffer = read::Buffer::new();
+                let frame = core.frame(entry.snapshot, &mut buffer)?;
                 let snapshot = frame::read_snapshot(&frame.header, frame.body());
                 let fits = frame.header.saga == saga;
                 let snapshot = snapshot.filter(|_| fits);
@@ -574,8 +641,15 @@ impl SagaStore for JournalStore {
     }
 
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>> {
-        let core = Arc::clone(&self.handle.core);
-        blocking(move || core.stream(after, limit)).await
+        let (entries, purged) = self
+            .job(move |core| {
+                let entries = core.stream(after, limit)?;
+                Ok((entries, core.state().purged))
+            })
+            .await?;
+        // What is left out may rest on a purge.
+        self.durably(purged.plus(1)).await?;
+        Ok(entries)
     }
 
     async fn define(&self, blueprint: &Blueprint) -> Result<()> {
@@ -602,10 +676,11 @@ impl SagaStore for JournalStore {
         let Some(kept) = self.core().state().log.definitions.get(hash).copied() else {
             return Ok(None);
         };
-        self.durably(kept.place.plus(1), None).await?;
+        self.durably(kept.place.plus(1)).await?;
         let wanted: Arc<str> = Arc::from(hash);
         let read = move |core: &Core| {
-            let frame = core.frame(kept.place)?;
+            let mut buffer = read::Buffer::new();
+            let frame = core.frame(kept.place, &mut buffer)?;
             let broken = || frame.corrupt("a definition makes no sense");
             let (hash, document) = frame::read_definition(frame.body()).ok_or_else(broken)?;
             let document = Payload::parse(document).map_err(|source| broken().caused_by(source))?;
@@ -621,11 +696,17 @@ impl SagaStore for JournalStore {
     async fn purge(&self, claim: Claim, before: Timestamp, limit: usize) -> Result<usize> {
         self.core().state().log.check_claim(claim)?;
         self.settled().await?;
-        let core = Arc::clone(&self.handle.core);
-        let ended = blocking(move || Ok(Self::ended(&core, claim, before, limit))).await?;
         let mut purged = 0;
-        for entries in ended.chunks(PURGED_AT_ONCE) {
-            match self.bury(claim, entries.to_vec()).await {
+        while purged < limit {
+            let most = PURGED_AT_ONCE.min(limit - purged);
+            let ended = {
+                let state = self.core().state();
+                state.log.index.ended(claim.partition, before, most)
+            };
+            if ended.is_empty() {
+                break;
+            }
+            match self.bury(claim, ended).await {
                 Ok(count) => purged += count,
                 // The reserve is used up: what is purged gives room for the rest.
                 Err(error) if error.kind() == ErrorKind::Full && purged > 0 => break,
@@ -644,11 +725,10 @@ impl SagaStore for JournalStore {
 impl JournalStore {
     /// Forgets these sagas, if they are still what was seen. Returns how many were.
     async fn bury(&self, claim: Claim, mut entries: Vec<index::Entry>) -> Result<usize> {
-        loop {
+        while !entries.is_empty() {
             let seen = entries.clone();
             self.settled().await?;
-            let core = Arc::clone(&self.handle.core);
-            let purge = match blocking(move || Self::burial(&core, &seen)).await {
+            let purge = match self.job(move |core| Self::burial(core, &seen)).await {
                 Ok(purge) => purge,
                 // Somebody else forgot one of them, and its frames are removed already.
                 Err(_) if !self.retain_same(&mut entries) => continue,
@@ -664,8 +744,9 @@ impl JournalStore {
                     Err(Error::new(ErrorKind::StaleVersion, "a saga has moved on"))
                 }
             };
-            let apply = |state: &mut State, _header: &Header, _body: &[u8]| {
+            let apply = |state: &mut State, header: &Header, _body: &[u8]| {
                 state.log.purge(&purge);
+                state.purged = header.place;
             };
             match self.write(frame, Need::Urgent, check, apply).await {
                 Ok(()) => return Ok(entries.len()),
@@ -674,6 +755,7 @@ impl JournalStore {
             }
             self.retain_same(&mut entries);
         }
+        Ok(0)
     }
 
     /// Leaves out what has changed. Whether nothing has.

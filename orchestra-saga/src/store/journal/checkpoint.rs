@@ -12,14 +12,14 @@ use orchestra_core::Timestamp;
 use super::bytes::{Cursor, length, put_block};
 use super::disk::{Disk, DiskFile, read_full, write_full};
 use super::frame::{status_code, status_of};
+use super::front::{JournalId, Mark};
 use super::index::{Entry, Image, KeyHash};
 use super::log::{Kept, Log};
 use super::place::Place;
-use super::segment::{Name, Segment, Table, failed};
+use super::segment::{Name, Segment, Table, checked, failed};
 use crate::error::Result;
 use crate::id::{Epoch, Partition, SagaId, Version};
 
-const MAGIC: [u8; 8] = *b"sagacpt1";
 /// Bytes written at a time.
 const STEP: usize = 1 << 20;
 
@@ -44,6 +44,17 @@ pub(super) fn parse(file: &str) -> Option<Place> {
     (self::file(place) == file).then_some(place)
 }
 
+/// A file without content that a clean close leaves: nothing follows the checkpoint of this place.
+pub(super) fn closed_file(place: Place) -> String {
+    format!("closed-{:016x}", place.raw())
+}
+
+pub(super) fn parse_closed(file: &str) -> Option<Place> {
+    let number = file.strip_prefix("closed-")?;
+    let place = Place::from_raw(u64::from_str_radix(number, 16).ok()?);
+    (closed_file(place) == file).then_some(place)
+}
+
 impl Checkpoint {
     /// What is known now, of the log up to this place. Quick: entries are shared, not copied.
     pub(super) fn of(log: &Log, place: Place) -> Self {
@@ -60,12 +71,12 @@ impl Checkpoint {
     }
 
     /// Writes it durably under its name. Returns how long it is.
-    pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<u64> {
+    pub(super) fn write(&self, disk: &dyn Disk, dir: &Path, journal: JournalId) -> Result<u64> {
         let path = dir.join(file(self.place));
         let made = dir.join(format!("{}.tmp", file(self.place)));
         let write = || {
             let mut out = Out::new(disk.create(&made)?);
-            self.encode(&mut out)?;
+            self.encode(&mut out, journal)?;
             let written = out.finish()?;
             disk.rename(&made, &path)?;
             disk.sync_dir(dir)?;
@@ -77,8 +88,9 @@ impl Checkpoint {
         })
     }
 
-    fn encode(&self, out: &mut Out) -> io::Result<()> {
-        out.put(&MAGIC);
+    fn encode(&self, out: &mut Out, journal: JournalId) -> io::Result<()> {
+        out.put(&Mark::Checkpoint.bytes());
+        out.put(&journal.0);
         out.put(&self.place.raw().to_le_bytes());
         out.count(self.epochs.len());
         for (partition, epoch) in &self.epochs {
@@ -114,27 +126,37 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Reads what a checkpoint holds; nothing if it is not what was written.
-    pub(super) fn read(disk: &dyn Disk, dir: &Path, place: Place) -> io::Result<Option<Log>> {
-        let file = disk.open(&dir.join(file(place)))?;
-        let length = usize::try_from(file.length()?).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length];
-        let count = read_full(&*file, &mut bytes, 0)?;
-        let Some((checked, crc)) = bytes.get(..count).and_then(<[u8]>::split_last_chunk::<4>)
-        else {
+    /// Reads what a checkpoint holds, and of which journal; nothing if it is not what was written. Refuses
+    /// another format.
+    pub(super) fn read(
+        disk: &dyn Disk,
+        dir: &Path,
+        place: Place,
+    ) -> Result<Option<(JournalId, Log)>> {
+        let path = dir.join(file(place));
+        let read = || {
+            let file = disk.open(&path)?;
+            let length = usize::try_from(file.length()?).unwrap_or(usize::MAX);
+            let mut bytes = vec![0; length];
+            let count = read_full(&*file, &mut bytes, 0)?;
+            bytes.truncate(count);
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|source| failed(&path, "reading", source))?;
+        let Some(checked) = checked(&bytes) else {
             return Ok(None);
         };
-        if crc32fast::hash(checked) != u32::from_le_bytes(*crc) {
+        let mut cursor = Cursor(checked);
+        if !Mark::Checkpoint.read(&mut cursor, &path)? {
             return Ok(None);
         }
-        Ok(decode(checked, place))
+        let journal = cursor.array().map(JournalId);
+        Ok(journal.zip(decode(cursor, place)))
     }
 }
 
-fn decode(bytes: &[u8], place: Place) -> Option<Log> {
-    let mut cursor = Cursor(bytes);
-    let magic: [u8; 8] = cursor.array()?;
-    if magic != MAGIC || cursor.u64()? != place.raw() {
+fn decode(mut cursor: Cursor<'_>, place: Place) -> Option<Log> {
+    if cursor.u64()? != place.raw() {
         return None;
     }
     let mut log = Log::default();

@@ -10,6 +10,7 @@
 //! Only segments before the older of the two checkpoints are rewritten: whichever of the two a start
 //! uses, the log after it is whole.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::checkpoint::{self, Checkpoint};
@@ -17,7 +18,8 @@ use super::core::{Core, State};
 use super::frame::{self, Header, Kind};
 use super::place::Place;
 use super::segment::{FRONT, Found, Name, Packer, Segment, Window, failed};
-use crate::error::Result;
+use super::threads::Pause;
+use crate::error::{Error, Result};
 
 /// Frames whose fate is decided under one hold of the lock.
 const BATCH: usize = 256;
@@ -25,8 +27,7 @@ const BATCH: usize = 256;
 const MOST_WARMED: u64 = 512 << 20;
 /// And at a time.
 const TOUCHED: u32 = 1 << 20;
-/// How soon what failed is tried again, twice as long each time.
-const SOONEST: Duration = Duration::from_millis(100);
+/// How late what failed is tried again.
 const LATEST: Duration = Duration::from_secs(60);
 /// So many segments with little in them become one even if nothing is dead.
 const MANY: usize = 8;
@@ -34,7 +35,7 @@ const MANY: usize = 8;
 /// Takes checkpoints and gives room back when asked, until the store stops.
 pub(super) fn keep(core: &Core) {
     warm(core);
-    let mut pause = SOONEST;
+    let mut pause = Pause::up_to(LATEST);
     let mut state = core.state();
     while !state.stopping && state.poison.is_none() {
         if !std::mem::take(&mut state.wants_keeping) {
@@ -48,11 +49,10 @@ pub(super) fn keep(core: &Core) {
         }
         state = core.state();
         if kept.is_ok() {
-            pause = SOONEST;
+            pause = Pause::up_to(LATEST);
         } else if !state.stopping {
             // On a full disk nobody else may ever ask.
-            let _timed_out = core.keeping.wait_for(&mut state, pause);
-            pause = (pause * 2).min(LATEST);
+            let _timed_out = core.keeping.wait_for(&mut state, pause.next());
             state.wants_keeping = true;
         }
     }
@@ -115,7 +115,7 @@ pub(super) fn checkpoint(core: &Core) -> Result<()> {
         return Ok(());
     }
     let taken = core.checkpoint()?;
-    let written = taken.write(&*core.disk, core.dir())?;
+    let written = taken.write(&*core.disk, core.dir(), core.journal)?;
     let mut state = core.state();
     let since = state.log_since(&taken);
     state.since_checkpoint = since;
@@ -133,6 +133,18 @@ pub(super) fn checkpoint(core: &Core) -> Result<()> {
     Ok(())
 }
 
+/// Says that nothing follows the last checkpoint.
+pub(super) fn mark_closed(core: &Core) -> Result<()> {
+    let place = core.state().checkpoints.back().copied();
+    let Some(place) = place.filter(|_| core.state().poison.is_none()) else {
+        return Ok(());
+    };
+    let path = core.dir().join(checkpoint::closed_file(place));
+    let made = core.disk.create(&path);
+    made.and_then(|_file| core.disk.sync_dir(core.dir()))
+        .map_err(|source| failed(&path, "creating", source))
+}
+
 impl State {
     /// About the bytes of the log behind a checkpoint.
     fn log_since(&self, checkpoint: &Checkpoint) -> u64 {
@@ -142,8 +154,8 @@ impl State {
         u64::from(self.tail.offset())
     }
 
-    /// Neighbouring segments that are worth rewriting.
-    fn run(&self, room: u64) -> Vec<Segment> {
+    /// Neighbouring segments that are worth rewriting, none of them damaged.
+    fn run(&self, room: u64, damaged: &BTreeSet<Name>) -> Vec<Segment> {
         let Some(oldest) = self
             .checkpoints
             .front()
@@ -154,59 +166,98 @@ impl State {
         let full = self.log.table.iter();
         let full = full.take_while(|segment| segment.name.last < oldest.segment());
         // Those that nobody needs go first: that takes no room.
-        let dead = full.clone().skip_while(|segment| segment.live > 0);
-        let dead: Vec<_> = dead
-            .take_while(|segment| segment.live == 0)
-            .copied()
-            .collect();
+        let is_dead = |segment: &&Segment| segment.live == 0 && !damaged.contains(&segment.name);
+        let dead = full.clone().skip_while(|segment| !is_dead(segment));
+        let dead: Vec<_> = dead.take_while(is_dead).copied().collect();
         if !dead.is_empty() {
             return dead;
         }
-        let mut run: Vec<Segment> = Vec::new();
+        let mut run = Run::default();
         for segment in full {
-            let live: u64 = run.iter().map(|segment| segment.live).sum();
             let sparse = segment.live * 2 <= segment.total;
             let small = segment.live * 4 <= room;
-            let joins = (sparse || small) && live + segment.live <= room;
-            if !joins {
-                if is_worthwhile(&run) {
+            let may = (sparse || small) && !damaged.contains(&segment.name);
+            if !may || run.live + segment.live > room {
+                if run.is_worthwhile() {
                     break;
                 }
-                run.clear();
+                run = Run::default();
             }
-            if sparse || small {
+            if may {
                 run.push(*segment);
             }
         }
-        if is_worthwhile(&run) { run } else { Vec::new() }
+        if run.is_worthwhile() {
+            run.segments
+        } else {
+            Vec::new()
+        }
     }
 }
 
-fn is_worthwhile(run: &[Segment]) -> bool {
-    let total: u64 = run.iter().map(|segment| segment.total).sum();
-    let live: u64 = run.iter().map(|segment| segment.live).sum();
-    !run.is_empty() && (live * 2 <= total || run.len() >= MANY)
+/// Neighbours that may become one.
+#[derive(Debug, Default)]
+struct Run {
+    segments: Vec<Segment>,
+    total: u64,
+    live: u64,
 }
 
-/// Rewrites whatever is worth it.
+impl Run {
+    fn push(&mut self, segment: Segment) {
+        self.total += segment.total;
+        self.live += segment.live;
+        self.segments.push(segment);
+    }
+
+    fn is_worthwhile(&self) -> bool {
+        let count = self.segments.len();
+        count > 0 && (self.live * 2 <= self.total || count >= MANY)
+    }
+}
+
+/// Why a run was not rewritten.
+enum Stop {
+    /// A segment of it cannot be read.
+    Damaged(Name, Error),
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Rewrites whatever is worth it. What cannot be read stays as it is, and does not keep the others from it.
 pub(super) fn compact(core: &Core) -> Result<()> {
     let room = u64::from(core.config.room() - FRONT);
+    let mut damaged = BTreeSet::new();
+    let mut first = Ok(());
     loop {
         let state = core.state();
-        if state.stopping || state.poison.is_some() {
-            return Ok(());
-        }
-        let run = state.run(room);
+        let over = state.stopping || state.poison.is_some();
+        let run = state.run(room, &damaged);
         drop(state);
-        if run.is_empty() {
-            return Ok(());
+        if over || run.is_empty() {
+            return first;
         }
-        rewrite(core, &run)?;
+        match rewrite(core, &run) {
+            // Whoever prepares the next segment may find room for it.
+            Ok(()) => {
+                core.preparing.notify_one();
+            }
+            Err(Stop::Damaged(name, error)) => {
+                damaged.insert(name);
+                first = first.and(Err(error));
+            }
+            Err(Stop::Failed(error)) => return Err(error),
+        }
     }
 }
 
 /// Puts one file in place of several, or none if nobody needs anything of them.
-fn rewrite(core: &Core, run: &[Segment]) -> Result<()> {
+fn rewrite(core: &Core, run: &[Segment]) -> Result<(), Stop> {
     let (Some(first), Some(last)) = (run.first(), run.last()) else {
         return Ok(());
     };
@@ -254,9 +305,11 @@ fn fill<'a>(
     run: &[Segment],
     name: Name,
     packer: &mut Option<Packer<'a>>,
-) -> Result<u64> {
+) -> Result<u64, Stop> {
     for segment in run {
-        let opened = core.files.open(segment.name)?;
+        let damaged = |error| Stop::Damaged(segment.name, error);
+        let opened = core.files.open(segment.name).map_err(damaged)?;
+        let unread = |source| damaged(opened.failed("reading", source));
         let mut window = Window::new(std::sync::Arc::clone(&opened.file));
         let end = if opened.is_packed() {
             opened.end
@@ -268,11 +321,9 @@ fn fill<'a>(
             let begin = offset;
             let mut batch = Vec::with_capacity(BATCH);
             while offset < end && batch.len() < BATCH {
-                let found = window.frame(offset, end);
-                let found = found.map_err(|source| opened.failed("reading", source))?;
-                let (header, body) = match found {
+                let (header, body) = match window.frame(offset, end).map_err(unread)? {
                     Found::Frame(header, body) => (header, body),
-                    Found::Bad(what) => return Err(opened.corrupt(offset, what)),
+                    Found::Bad(what) => return Err(damaged(opened.corrupt(offset, what))),
                 };
                 batch.push((header, hash(&header, body)));
                 offset += header.length;
@@ -281,9 +332,9 @@ fn fill<'a>(
             for (header, lives) in judge(core, batch) {
                 if lives {
                     let bytes = window.bytes(u64::from(at), header.length as usize);
-                    let bytes = bytes.map_err(|source| opened.failed("reading", source))?;
+                    let bytes = bytes.map_err(unread)?;
                     if packer.is_none() {
-                        *packer = Some(Packer::begin(&*core.disk, core.dir(), name)?);
+                        *packer = Some(Packer::begin(&*core.disk, core.dir(), core.journal, name)?);
                     }
                     if let Some(packer) = packer {
                         packer.push(header.place, bytes)?;

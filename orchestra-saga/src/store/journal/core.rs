@@ -1,21 +1,25 @@
 //! The one lock: what is decided under it is in the order of the file.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::sync::Semaphore;
 
 use super::checkpoint::Checkpoint;
 use super::disk::Disk;
+use super::files::Files;
 use super::frame::{Draft, HEADER, Header};
-use super::group::{Group, Ticket, Waiters};
+use super::front::JournalId;
+use super::group::{Flying, Group, Queue, Ticket};
 use super::log::Log;
 use super::place::Place;
 use super::recover::{Recovery, Room};
-use super::segment::{FRONT, Files, Name, Segment};
+use super::segment::{FRONT, Name, Segment};
 use super::{Config, Recovered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::lock::Lock;
@@ -23,6 +27,9 @@ use crate::store::term::Terms;
 
 /// Bytes that may wait for the writer before appends wait for it.
 const MOST_WAITING: usize = 64 << 20;
+/// Reads of files at once. Whoever comes later waits for one of them to end, not only to be given up: work
+/// that was begun goes on, and a disk that hangs must not gather it.
+const MOST_JOBS: usize = 64;
 /// Bytes of frames for which nobody waits before they are written all the same.
 const MOST_LAZY: usize = 1 << 20;
 /// A part of the last segment that is left to purges and claims when there is no other.
@@ -32,10 +39,13 @@ const RESERVE: u32 = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) dir: PathBuf,
+    pub(super) journal: JournalId,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) config: Config,
     pub(super) files: Files,
     pub(super) terms: Terms,
+    /// Work that may block.
+    pub(super) jobs: Arc<Semaphore>,
     /// Everything before this place is durable. As in [`State`], to be read without the lock.
     durable: AtomicU64,
     state: Mutex<State>,
@@ -74,14 +84,16 @@ pub(super) struct State {
     /// Behind the last frame that changed what lists show.
     pub(super) decided: Place,
     pub(super) durable: Place,
+    /// The last purge: that a saga is not there may rest on it.
+    pub(super) purged: Place,
     current: Room,
     pub(super) spare: Option<Room>,
     /// Why there is no spare segment.
     pub(super) no_room: Option<Poison>,
-    /// Wakers of those who wait for a spare segment, or for the writer to catch up.
-    waiting: Vec<Waker>,
+    /// Those who wait for a spare segment, or for the writer to catch up.
+    pub(super) room: Queue,
     pub(super) group: Group,
-    pub(super) flying: Option<Waiters>,
+    pub(super) flying: Option<Flying>,
     buffers: Vec<Vec<u8>>,
     pub(super) poison: Option<Poison>,
     pub(super) stopping: bool,
@@ -94,6 +106,49 @@ pub(super) struct State {
     pub(super) checkpoint_bytes: u64,
     /// The first segment that this process has written or read: its bytes are in memory, most likely.
     pub(super) warm: u32,
+}
+
+/// What a future waits for. Once it is dropped, it waits for nothing.
+#[derive(Debug)]
+pub(super) struct Waiting<'a> {
+    core: &'a Core,
+    pub(super) durable: Option<Ticket>,
+    room: Option<Ticket>,
+}
+
+impl<'a> Waiting<'a> {
+    pub(super) const fn new(core: &'a Core) -> Self {
+        Self {
+            core,
+            durable: None,
+            room: None,
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.durable.is_none() && self.room.is_none() {
+            return;
+        }
+        let mut state = self.core.state();
+        if let Some(ticket) = self.durable {
+            if let Some(flying) = &mut state.flying {
+                flying.waiters.leave(ticket);
+            }
+            state.group.waiters.leave(ticket);
+        }
+        if let Some(ticket) = self.room {
+            state.room.leave(ticket);
+        }
+    }
+}
+
+/// Wakes them all, whatever a waker of a strange executor does.
+pub(super) fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        let _panicked = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    }
 }
 
 /// Whether there is room for a frame.
@@ -130,6 +185,7 @@ impl Core {
         lock: Option<Lock>,
     ) -> (Self, Recovered) {
         let Recovery {
+            journal,
             log,
             tail,
             current,
@@ -143,10 +199,11 @@ impl Core {
             tail,
             decided: tail,
             durable: tail,
+            purged: Place::NONE,
             current,
             spare,
             no_room: None,
-            waiting: Vec::new(),
+            room: Queue::default(),
             group: Group::default(),
             flying: None,
             buffers: Vec::new(),
@@ -162,11 +219,13 @@ impl Core {
             log,
         };
         let core = Self {
-            files: Files::new(Arc::clone(&disk), dir.clone()),
+            files: Files::new(Arc::clone(&disk), dir.clone(), journal),
             dir,
+            journal,
             disk,
             config,
             terms: Terms::default(),
+            jobs: Arc::new(Semaphore::new(MOST_JOBS)),
             durable: AtomicU64::new(tail.raw()),
             state: Mutex::new(state),
             writing: Condvar::new(),
@@ -208,20 +267,23 @@ impl Core {
     pub(super) fn poll_durable(
         &self,
         place: Place,
-        ticket: &mut Option<Ticket>,
+        waiting: &mut Waiting<'_>,
         cx: &Context<'_>,
     ) -> Poll<Result<()>> {
         if self.durable() >= place {
+            // The seat, if there is one, was of a group that is durable, and is gone with it.
+            waiting.durable = None;
             return Poll::Ready(Ok(()));
         }
         let mut state = self.state();
         if state.durable >= place {
+            waiting.durable = None;
             return Poll::Ready(Ok(()));
         }
         if let Some(poison) = &state.poison {
             return Poll::Ready(Err(poison.error("it is not known whether this is durable")));
         }
-        state.seat(place, ticket, cx.waker());
+        state.seat(place, &mut waiting.durable, cx.waker());
         self.wake_writer(&mut state);
         Poll::Pending
     }
@@ -246,16 +308,17 @@ impl Core {
         draft: &mut Draft,
         previous: Place,
         need: Need,
+        waiting: &mut Waiting<'_>,
         cx: &Context<'_>,
     ) -> Poll<Result<Header>> {
-        match self.push(state, draft, previous, need) {
-            Ok(Some(header)) => Poll::Ready(Ok(header)),
-            Ok(None) => {
-                state.waiting.push(cx.waker().clone());
-                Poll::Pending
-            }
-            Err(error) => Poll::Ready(Err(error)),
+        let Some(pushed) = self.push(state, draft, previous, need).transpose() else {
+            state.room.seat(&mut waiting.room, cx.waker());
+            return Poll::Pending;
+        };
+        if let Some(ticket) = waiting.room.take() {
+            state.room.leave(ticket);
         }
+        Poll::Ready(pushed)
     }
 
     /// Enqueues a frame; none if there is no room at the moment.
@@ -315,11 +378,6 @@ impl Core {
         }
     }
 
-    /// Wakes those who wait for room.
-    pub(super) fn room_changed(state: &mut State) -> Vec<Waker> {
-        std::mem::take(&mut state.waiting)
-    }
-
     /// After a frame that nobody waits for.
     pub(super) fn pushed_lazily(&self, state: &mut State) {
         if state.group.bytes >= MOST_LAZY {
@@ -330,12 +388,25 @@ impl Core {
     pub(super) fn stop(&self) {
         let mut state = self.state();
         state.stopping = true;
-        let waiting = Self::room_changed(&mut state);
+        let waiting = state.room.take();
         drop(state);
         self.writing.notify_one();
         self.preparing.notify_one();
         self.keeping.notify_one();
-        waiting.into_iter().for_each(Waker::wake);
+        wake(waiting);
+    }
+
+    /// Nothing is written any more: whoever waits is told.
+    pub(super) fn poison(&self, kind: ErrorKind, reason: String) {
+        let mut state = self.state();
+        state.poison.get_or_insert(Poison { kind, reason });
+        let wakers = state.answered();
+        drop(state);
+        self.settled.notify_all();
+        self.writing.notify_one();
+        self.preparing.notify_one();
+        self.keeping.notify_one();
+        wake(wakers);
     }
 
     /// What is known at a place that is durable.
@@ -402,9 +473,22 @@ impl State {
     /// Whoever has the waker is woken once everything before the place is durable.
     pub(super) fn seat(&mut self, place: Place, ticket: &mut Option<Ticket>, waker: &Waker) {
         match &mut self.flying {
-            Some(flying) if place <= flying.end => flying.seat(ticket, waker),
-            _ => self.group.seat(ticket, waker),
+            Some(flying) if place <= flying.end => flying.waiters.seat(ticket, waker),
+            _ => self.group.waiters.seat(ticket, waker),
         }
+    }
+
+    /// Everyone whose question is answered, after a group was written or never will be.
+    pub(super) fn answered(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        if let Some(mut flying) = self.flying.take() {
+            wakers.extend(flying.waiters.take());
+        }
+        if self.poison.is_some() {
+            wakers.extend(self.group.waiters.take());
+        }
+        wakers.extend(self.room.take());
+        wakers
     }
 
     /// Keeps a buffer for later groups.

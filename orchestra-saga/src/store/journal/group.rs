@@ -17,20 +17,27 @@ pub(super) struct Part {
 /// What is written and synced together.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    number: u64,
     /// Where its first frame stands.
     begin: Place,
     /// Almost always one; a group that fills a segment goes on in the next.
     pub(super) parts: Vec<Part>,
     pub(super) bytes: usize,
-    waiters: Vec<Waker>,
+    pub(super) waiters: Queue,
+}
+
+/// Those who wait for the group that is being written.
+#[derive(Debug)]
+pub(super) struct Flying {
+    /// Behind its last frame.
+    pub(super) end: Place,
+    pub(super) waiters: Queue,
 }
 
 impl Group {
     /// This group, and the next in its stead.
     pub(super) fn take(&mut self) -> Self {
         let next = Self {
-            number: self.number + 1,
+            waiters: self.waiters.next(),
             ..Self::default()
         };
         std::mem::replace(self, next)
@@ -67,59 +74,67 @@ impl Group {
     }
 }
 
-/// A place among those who wait for a group.
+/// A place among those who wait for one thing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
-    group: u64,
+    round: u64,
     seat: usize,
 }
 
-/// Those who wait for one group.
+/// Those who wait for one thing that happens again and again: who comes after it waits for the next.
+///
+/// There are as many seats as there have been futures at once: one that is dropped leaves its seat.
 #[derive(Debug, Default)]
-pub(super) struct Waiters {
-    group: u64,
-    /// Behind its last frame.
-    pub(super) end: Place,
-    wakers: Vec<Waker>,
+pub(super) struct Queue {
+    round: u64,
+    seats: Vec<Option<Waker>>,
+    free: Vec<usize>,
 }
 
-impl Waiters {
-    pub(super) fn of(group: &mut Group, end: Place) -> Self {
-        Self {
-            group: group.number,
-            end,
-            wakers: std::mem::take(&mut group.waiters),
+impl Queue {
+    /// Takes a seat, or the seat that was taken before: however often a future is polled, it is woken once.
+    pub(super) fn seat(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) {
+        if let Some(held) = ticket.filter(|held| held.round == self.round)
+            && let Some(Some(known)) = self.seats.get_mut(held.seat)
+        {
+            known.clone_from(waker);
+            return;
+        }
+        let seat = self.free.pop().unwrap_or(self.seats.len());
+        match self.seats.get_mut(seat) {
+            Some(empty) => *empty = Some(waker.clone()),
+            None => self.seats.push(Some(waker.clone())),
+        }
+        let round = self.round;
+        *ticket = Some(Ticket { round, seat });
+    }
+
+    /// Gives a seat back. One of an earlier round is gone already.
+    pub(super) fn leave(&mut self, ticket: Ticket) {
+        if ticket.round == self.round
+            && let Some(seat) = self.seats.get_mut(ticket.seat)
+            && seat.take().is_some()
+        {
+            self.free.push(ticket.seat);
         }
     }
 
-    pub(super) fn take(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.wakers)
+    /// An empty one for the next round.
+    fn next(&self) -> Self {
+        Self {
+            round: self.round + 1,
+            ..Self::default()
+        }
     }
-}
 
-/// Takes a seat, or the seat that was taken before: however often a future is polled, it is woken once.
-fn seat(wakers: &mut Vec<Waker>, group: u64, ticket: &mut Option<Ticket>, waker: &Waker) {
-    if let Some(held) = ticket.filter(|held| held.group == group)
-        && let Some(known) = wakers.get_mut(held.seat)
-    {
-        known.clone_from(waker);
-        return;
+    /// Everybody of this round, who is to be woken.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Waker> + use<> {
+        let next = self.next();
+        std::mem::replace(self, next).seats.into_iter().flatten()
     }
-    *ticket = Some(Ticket {
-        group,
-        seat: wakers.len(),
-    });
-    wakers.push(waker.clone());
-}
 
-impl Group {
-    pub(super) fn seat(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) {
-        seat(&mut self.waiters, self.number, ticket, waker);
-    }
-}
-
-impl Waiters {
-    pub(super) fn seat(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) {
-        seat(&mut self.wakers, self.group, ticket, waker);
+    #[cfg(test)]
+    pub(super) fn seats(&self) -> usize {
+        self.seats.len()
     }
 }

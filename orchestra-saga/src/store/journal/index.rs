@@ -78,11 +78,9 @@ impl Entry {
         self.version.0 == 0
     }
 
-    pub(super) fn ended_before(&self, partition: Partition, moment: Timestamp) -> bool {
-        !self.is_free()
-            && self.partition == partition
-            && self.status.is_terminal()
-            && self.updated < moment
+    /// When it ended, if it has.
+    fn end(&self) -> Option<Timestamp> {
+        self.status.is_terminal().then_some(self.updated)
     }
 }
 
@@ -103,6 +101,15 @@ impl Image {
     }
 }
 
+/// What a look at some sagas found, besides those that passed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Listed {
+    /// The last that was looked at, while there are more and the page is not full.
+    pub(super) last: Option<SagaId>,
+    /// The newest batch of those that were looked at: what is shown of them, and what is not, rests on it.
+    pub(super) newest: Place,
+}
+
 /// Every saga of the store.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -111,6 +118,8 @@ pub(super) struct Index {
     slots: BTreeMap<SagaId, Slot>,
     keys: HashTable<Slot>,
     timers: HashMap<Partition, BTreeSet<(u64, Slot)>>,
+    /// Those that ended, by when.
+    ended: HashMap<Partition, BTreeSet<(Timestamp, Slot)>>,
     names: Vec<Arc<str>>,
     name_ids: HashMap<Arc<str>, NameId>,
 }
@@ -175,6 +184,7 @@ impl Index {
             self.keys.insert_unique(entry.key.bits(), slot, bits);
         }
         self.set_timer(entry.partition, slot, (u64::MAX, entry.wake));
+        self.set_end(entry.partition, slot, (None, entry.end()));
     }
 
     fn place(&mut self, entry: Entry) -> Slot {
@@ -197,13 +207,15 @@ impl Index {
             return;
         };
         let entry = self.at_mut(slot);
-        let (partition, before) = (entry.partition, entry.wake);
+        let (partition, before, end_before) = (entry.partition, entry.wake, entry.end());
         entry.version = header.version_after();
         entry.updated = header.at;
         entry.wake = wake_code(header.wake);
         entry.last = header.place;
         entry.status = header.status;
+        let end = entry.end();
         self.set_timer(partition, slot, (before, wake_code(header.wake)));
+        self.set_end(partition, slot, (end_before, end));
     }
 
     /// Follows a snapshot. Returns the place and length of the one before it.
@@ -229,6 +241,7 @@ impl Index {
             let _slot = found.remove();
         }
         self.set_timer(entry.partition, slot, (entry.wake, u64::MAX));
+        self.set_end(entry.partition, slot, (entry.end(), None));
         self.at_mut(slot).version = Version(0);
         self.free.push(slot);
         true
@@ -245,6 +258,38 @@ impl Index {
         if after != u64::MAX {
             timers.insert((after, slot));
         }
+    }
+
+    fn set_end(
+        &mut self,
+        partition: Partition,
+        slot: Slot,
+        (before, after): (Option<Timestamp>, Option<Timestamp>),
+    ) {
+        if before == after {
+            return;
+        }
+        let ended = self.ended.entry(partition).or_default();
+        if let Some(before) = before {
+            ended.remove(&(before, slot));
+        }
+        if let Some(after) = after {
+            ended.insert((after, slot));
+        }
+    }
+
+    /// Sagas of a partition that ended before that moment, the first to end first. Looks at no others.
+    pub(super) fn ended(
+        &self,
+        partition: Partition,
+        before: Timestamp,
+        limit: usize,
+    ) -> Vec<Entry> {
+        let Some(ended) = self.ended.get(&partition) else {
+            return Vec::new();
+        };
+        let found = ended.range(..(before, 0)).take(limit);
+        found.map(|(_, slot)| *self.at(*slot)).collect()
     }
 
     /// The number of a name.
@@ -275,21 +320,25 @@ impl Index {
         .collect()
     }
 
-    /// Adds to a page what passes among the next sagas. Returns the last of them, while there are more and
-    /// the page is not full.
-    pub(super) fn list(&self, filter: &Filter, page: &mut Vec<Summary>) -> Option<SagaId> {
+    /// Adds to a page what passes among the next sagas.
+    pub(super) fn list(&self, filter: &Filter, page: &mut Vec<Summary>) -> Listed {
         use std::ops::Bound::{Excluded, Unbounded};
         let first = filter.after.map_or(Unbounded, Excluded);
         // A name that no saga ever had has no number.
-        let definition = match &filter.definition {
-            Some(name) => Some(*self.name_ids.get(name)?),
+        let known = filter.definition.as_ref();
+        let known = known.map(|name| self.name_ids.get(name).copied());
+        let definition = match known {
+            Some(None) => return Listed::default(),
+            Some(number) => number,
             None => None,
         };
-        let mut last = None;
+        let (mut last, mut newest) = (None, Place::NONE);
         let entries = self.slots.range((first, Unbounded)).take(LISTED_AT_ONCE);
         let entries = entries.map(|(saga, slot)| {
+            let entry = self.at(*slot);
             last = Some(*saga);
-            self.at(*slot)
+            newest = newest.max(entry.last);
+            entry
         });
         let passes = |entry: &&Entry| {
             filter.status.is_none_or(|wanted| wanted == entry.status)
@@ -315,7 +364,10 @@ impl Index {
                 partition: entry.partition,
             }
         }));
-        last.filter(|_| page.len() < filter.limit)
+        Listed {
+            last: last.filter(|_| page.len() < filter.limit),
+            newest,
+        }
     }
 
     /// Where the first frame is of those sagas that have not ended.
@@ -341,5 +393,62 @@ mod tests {
     #[test]
     fn an_entry_is_small() {
         assert_eq!(size_of::<Entry>(), 96);
+    }
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_unix_nanos(second * 1_000_000_000)
+    }
+
+    fn saga(number: u64) -> SagaId {
+        SagaId::from_parts(at(1), u128::from(number))
+    }
+
+    fn entry(number: u64, updated: u64, status: Status) -> Entry {
+        Entry {
+            saga: saga(number),
+            key: KeyHash::NONE,
+            version: Version(1),
+            updated: at(updated),
+            wake: u64::MAX,
+            first: Place::new(1, 64),
+            last: Place::new(1, 64),
+            snapshot: Place::NONE,
+            snapshot_length: 0,
+            partition: Partition(u32::from(number.is_multiple_of(2))),
+            definition: 0,
+            status,
+        }
+    }
+
+    #[test]
+    fn those_that_ended_are_found_by_when_until_they_are_forgotten() {
+        let mut index = Index::default();
+        let entries = [
+            entry(1, 9, Status::Completed),
+            entry(3, 2, Status::Started),
+            entry(5, 4, Status::Compensated),
+            entry(7, 3, Status::Completed),
+            entry(9, 12, Status::Completed),
+            entry(2, 1, Status::Completed),
+        ];
+        for entry in entries {
+            index.restore(entry);
+        }
+        let ended = |index: &Index, before, limit| {
+            let found = index.ended(Partition(0), at(before), limit);
+            found.iter().map(|entry| entry.saga).collect::<Vec<_>>()
+        };
+        assert_eq!(ended(&index, 12, 9), [saga(7), saga(5), saga(1)]);
+        assert_eq!(ended(&index, 12, 2), [saga(7), saga(5)]);
+        assert_eq!(ended(&index, 4, 9), [saga(7)]);
+        assert!(index.forget(saga(7)));
+        assert_eq!(ended(&index, 12, 1), [saga(5)]);
+        // Its slot is somebody else's now.
+        index.restore(entry(11, 1, Status::Started));
+        assert_eq!(ended(&index, 99, 9), [saga(5), saga(1), saga(9)]);
+        for number in [1, 5, 9] {
+            assert!(index.forget(saga(number)));
+        }
+        assert!(index.ended.values().map(BTreeSet::len).sum::<usize>() == 1);
     }
 }

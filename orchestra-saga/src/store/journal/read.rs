@@ -18,15 +18,32 @@ const GUESS: usize = 1024;
 /// Frames whose sagas are looked up under one hold of the lock.
 const BATCH: usize = 64;
 
+/// What frames are read into, one after the other: whoever continues many sagas does not ask for memory
+/// for each of their frames.
+pub(super) struct Buffer {
+    guess: [u8; GUESS],
+    /// A frame that is longer.
+    long: Vec<u8>,
+}
+
+impl Buffer {
+    pub(super) const fn new() -> Self {
+        Self {
+            guess: [0; GUESS],
+            long: Vec::new(),
+        }
+    }
+}
+
 /// A frame and its body.
-pub(super) struct Frame {
+pub(super) struct Frame<'a> {
     pub(super) header: Header,
-    bytes: Vec<u8>,
+    bytes: &'a [u8],
     segment: Arc<Opened>,
     offset: u32,
 }
 
-impl Frame {
+impl Frame<'_> {
     pub(super) fn body(&self) -> &[u8] {
         self.bytes.get(HEADER as usize..).unwrap_or_default()
     }
@@ -56,20 +73,29 @@ impl Core {
     }
 
     /// The frame at a place.
-    pub(super) fn frame(&self, place: Place) -> Result<Frame> {
+    pub(super) fn frame<'a>(&self, place: Place, buffer: &'a mut Buffer) -> Result<Frame<'a>> {
         let segment = self.segment(place)?;
         let mut offset = segment.seek(place);
-        loop {
-            let frame = read_one(&segment, offset)?;
-            if frame.header.place == place {
-                return Ok(frame);
+        let header = loop {
+            let header = read_one(&segment, offset, buffer)?;
+            if header.place == place {
+                break header;
             }
-            if frame.header.place > place || !segment.is_packed() {
+            if header.place > place || !segment.is_packed() {
                 let what = format!("the frame of place {place} is missing");
                 return Err(segment.corrupt(offset, &what));
             }
-            offset += frame.header.length;
-        }
+            offset += header.length;
+        };
+        let length = header.length as usize;
+        let bytes = buffer.guess.get(..length);
+        let bytes = bytes.or_else(|| buffer.long.get(..length));
+        Ok(Frame {
+            header,
+            bytes: bytes.unwrap_or_default(),
+            segment,
+            offset,
+        })
     }
 
     /// The batches of a saga from the last back to the one that holds the version after `after`, last first.
@@ -78,11 +104,12 @@ impl Core {
         saga: SagaId,
         last: Place,
         after: Version,
-        mut visit: impl FnMut(&Frame) -> Result<()>,
+        mut visit: impl FnMut(&Frame<'_>) -> Result<()>,
     ) -> Result<()> {
         let mut place = last;
+        let mut buffer = Buffer::new();
         loop {
-            let frame = self.frame(place)?;
+            let frame = self.frame(place, &mut buffer)?;
             let Header {
                 kind,
                 saga: found,
@@ -174,32 +201,36 @@ impl Core {
     }
 }
 
-fn read_one(segment: &Arc<Opened>, offset: u32) -> Result<Frame> {
+/// Reads a frame into the buffer, whole, in front.
+fn read_one(segment: &Opened, offset: u32, buffer: &mut Buffer) -> Result<Header> {
     let fail = |source| segment.failed("reading", source);
-    let mut bytes = vec![0; GUESS];
-    let count = read_full(&*segment.file, &mut bytes, u64::from(offset)).map_err(fail)?;
-    bytes.truncate(count);
-    let Some(header) = Header::decode(&bytes) else {
+    let Buffer { guess, long } = buffer;
+    let known = read_full(&*segment.file, guess, u64::from(offset)).map_err(fail)?;
+    let known = guess.get(..known).unwrap_or_default();
+    let Some(header) = Header::decode(known) else {
         return Err(segment.corrupt(offset, "a header makes no sense"));
     };
     if header.length > segment.end.saturating_sub(offset) {
         return Err(segment.corrupt(offset, "a frame is longer than its segment"));
     }
-    let known = bytes.len();
-    bytes.resize(header.length as usize, 0);
-    if let Some(rest) = bytes.get_mut(known..).filter(|rest| !rest.is_empty()) {
-        read_full(&*segment.file, rest, u64::from(offset) + known as u64).map_err(fail)?;
-    }
+    let length = header.length as usize;
+    let bytes = if length <= GUESS {
+        known.get(..length).unwrap_or(known)
+    } else {
+        long.clear();
+        long.extend_from_slice(known);
+        long.resize(length, 0);
+        if let Some(rest) = long.get_mut(known.len()..) {
+            let offset = u64::from(offset) + known.len() as u64;
+            let _count = read_full(&*segment.file, rest, offset).map_err(fail)?;
+        }
+        long
+    };
     let body = bytes.get(HEADER as usize..).unwrap_or_default();
     if !header.covers(body) {
         return Err(segment.corrupt(offset, "a body does not have its checksum"));
     }
-    Ok(Frame {
-        header,
-        bytes,
-        segment: Arc::clone(segment),
-        offset,
-    })
+    Ok(header)
 }
 
 /// Frames of a segment one after the other, up to what is durable.

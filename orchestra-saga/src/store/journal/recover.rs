@@ -9,15 +9,18 @@
 //!   what was acknowledged cannot be given back by dropping it.
 //!
 //! Damage to the very last group of frames looks like the second. A store that was closed has a
-//! checkpoint behind its last group, which tells them apart.
+//! checkpoint behind its last group, which tells them apart; it says so by a file of its own, which is gone
+//! before anything is written again, so that nobody looks for an end behind it.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::{self, Checkpoint};
 use super::disk::{Disk, DiskFile, write_full};
 use super::frame::{ALIGN, HEADER, Header, Kind};
+use super::front::JournalId;
 use super::log::Log;
 use super::place::Place;
 use super::segment::{self, FRONT, Found, Name, Opened, Segment, Window, failed};
@@ -35,6 +38,7 @@ pub(super) struct Room {
 /// What opening finds.
 #[derive(Debug)]
 pub(super) struct Recovery {
+    pub(super) journal: JournalId,
     pub(super) log: Log,
     /// Where the next frame goes.
     pub(super) tail: Place,
@@ -51,29 +55,46 @@ pub(super) struct Recovery {
 pub(super) fn recover(disk: &Arc<dyn Disk>, dir: &Path, room: u32) -> Result<Recovery> {
     disk.create_dir(dir)
         .map_err(|source| failed(dir, "creating", source))?;
-    let (mut names, mut places) = look(&**disk, dir)?;
+    let Listing {
+        mut names,
+        mut places,
+        closed,
+    } = look(&**disk, dir)?;
     if names.is_empty() && places.is_empty() {
-        let first = segment::prepare(&**disk, dir, 1, room);
-        first.map_err(|source| failed(dir, "preparing a segment in", source))?;
+        create(&**disk, dir, room)?;
         names.insert(Name::fresh(1));
     }
-    let (log, begin) = beginning(&**disk, dir, &names, &mut places)?;
+    let Beginning {
+        journal,
+        log,
+        place: begin,
+        unread,
+    } = beginning(&**disk, dir, &names, &mut places)?;
+    reopen(&**disk, dir, &closed)?;
     let mut replay = Replay {
         disk: &**disk,
         dir,
+        journal,
         log,
         names,
         report: Recovered::default(),
         replayed: 0,
     };
     replay.take_files(begin)?;
-    let (tail, synced) = replay.frames(begin)?;
+    let (tail, synced) = if closed.contains(&begin) && replay.ends_at(begin)? {
+        (begin, begin)
+    } else {
+        replay.frames(begin)?
+    };
     replay.check_missing()?;
     replay.make_durable(synced, tail)?;
     let (current, spare) = replay.rooms(tail, room)?;
+    // Until here the log might have turned out to be of no use without them.
+    unread.iter().try_for_each(|path| remove(&**disk, path))?;
     let mut report = replay.report;
     report.sagas = replay.log.index.len();
     Ok(Recovery {
+        journal,
         log: replay.log,
         tail,
         current,
@@ -84,24 +105,64 @@ pub(super) fn recover(disk: &Arc<dyn Disk>, dir: &Path, room: u32) -> Result<Rec
     })
 }
 
-/// The segments and checkpoints in a directory. What was never finished is taken away.
-fn look(disk: &dyn Disk, dir: &Path) -> Result<(BTreeSet<Name>, BTreeSet<Place>)> {
+/// The first segment of a new journal.
+fn create(disk: &dyn Disk, dir: &Path, room: u32) -> Result<()> {
+    // Whoever made the directory may have died before its name was durable.
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or_else(|| Path::new("."));
+    let synced = match disk.sync_dir(parent) {
+        // Nor has such a process made a directory there.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    };
+    synced
+        .and_then(|()| segment::prepare(disk, dir, JournalId::draw(), 1, room))
+        .map(drop)
+        .map_err(|source| failed(dir, "preparing a segment in", source))
+}
+
+/// Nothing says any more that the log is closed, before anything is written to it.
+fn reopen(disk: &dyn Disk, dir: &Path, closed: &BTreeSet<Place>) -> Result<()> {
+    if closed.is_empty() {
+        return Ok(());
+    }
+    for place in closed {
+        remove(disk, &dir.join(checkpoint::closed_file(*place)))?;
+    }
+    disk.sync_dir(dir)
+        .map_err(|source| failed(dir, "syncing", source))
+}
+
+/// The files in a directory.
+#[derive(Debug, Default)]
+struct Listing {
+    names: BTreeSet<Name>,
+    /// The checkpoints.
+    places: BTreeSet<Place>,
+    /// Where it was closed.
+    closed: BTreeSet<Place>,
+}
+
+/// The files in a directory. What was never finished is taken away.
+fn look(disk: &dyn Disk, dir: &Path) -> Result<Listing> {
     let files = disk
         .list(dir)
         .map_err(|source| failed(dir, "listing", source))?;
-    let (mut names, mut places) = (BTreeSet::new(), BTreeSet::new());
+    let mut listing = Listing::default();
     for file in files {
         if let Some(name) = Name::parse(&file) {
-            names.insert(name);
+            listing.names.insert(name);
         } else if let Some(place) = checkpoint::parse(&file) {
-            places.insert(place);
+            listing.places.insert(place);
+        } else if let Some(place) = checkpoint::parse_closed(&file) {
+            listing.closed.insert(place);
         } else if let Some(made) = file.strip_suffix(".tmp")
             && (Name::parse(made).is_some() || checkpoint::parse(made).is_some())
         {
             remove(disk, &dir.join(file))?;
         }
     }
-    Ok((names, places))
+    Ok(listing)
 }
 
 fn remove(disk: &dyn Disk, path: &Path) -> Result<()> {
@@ -109,21 +170,29 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<()> {
         .map_err(|source| failed(path, "removing", source))
 }
 
-/// What the youngest checkpoint that can be read knows, and where the log goes on after it. Those that
-/// cannot be read are taken away.
+/// What is known without reading the log.
+struct Beginning {
+    journal: JournalId,
+    log: Log,
+    /// Where the log goes on.
+    place: Place,
+    /// Checkpoints that cannot be read.
+    unread: Vec<PathBuf>,
+}
+
+/// What the youngest checkpoint that can be read knows, and where the log goes on after it.
 fn beginning(
     disk: &dyn Disk,
     dir: &Path,
     names: &BTreeSet<Name>,
     places: &mut BTreeSet<Place>,
-) -> Result<(Log, Place)> {
+) -> Result<Beginning> {
     let mut unread = Vec::new();
     let mut found = None;
     while let Some(place) = places.last().copied() {
         let path = dir.join(checkpoint::file(place));
-        let read = Checkpoint::read(disk, dir, place);
-        if let Some(log) = read.map_err(|source| failed(&path, "reading", source))? {
-            found = Some((log, place));
+        if let Some((journal, log)) = Checkpoint::read(disk, dir, place)? {
+            found = Some((journal, log, place));
             break;
         }
         tracing::warn!(file = %path.display(), "a checkpoint cannot be read; what is before it is");
@@ -135,12 +204,26 @@ fn beginning(
         .zip(names)
         .all(|(number, name)| *name == Name::fresh(number));
     match (found, unread.first()) {
+        (Some((journal, log, place)), _) => Ok(Beginning {
+            journal,
+            log,
+            place,
+            unread,
+        }),
         (None, Some(path)) if !is_whole => {
             Err(segment::corrupt(path, 0, "a checkpoint makes no sense"))
         }
-        (found, _) => {
-            unread.iter().try_for_each(|path| remove(disk, path))?;
-            Ok(found.unwrap_or_else(|| (Log::default(), Place::new(1, FRONT))))
+        (None, _) => {
+            let Some(first) = names.first() else {
+                let path = dir.join(Name::fresh(1).file());
+                return Err(segment::corrupt(&path, 0, "a segment is missing"));
+            };
+            Ok(Beginning {
+                journal: Opened::open(disk, dir, *first, None)?.journal,
+                log: Log::default(),
+                place: Place::new(1, FRONT),
+                unread,
+            })
         }
     }
 }
@@ -148,6 +231,7 @@ fn beginning(
 struct Replay<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
+    journal: JournalId,
     log: Log,
     names: BTreeSet<Name>,
     report: Recovered,
@@ -160,7 +244,7 @@ impl Replay<'_> {
     }
 
     fn open(&self, name: Name) -> Result<Opened> {
-        Opened::open(self.disk, self.dir, name)
+        Opened::open(self.disk, self.dir, name, Some(self.journal))
     }
 
     /// Brings the files that are there together with those that the checkpoint knows.
@@ -238,6 +322,20 @@ impl Replay<'_> {
             self.log.table.remove(segment.name.first);
         }
         Ok(())
+    }
+
+    /// Whether nothing follows that place, where a close said so; if anything does, it is not trusted.
+    fn ends_at(&mut self, place: Place) -> Result<bool> {
+        let opened = self.open(Name::fresh(place.segment()))?;
+        let mut window = Window::new(Arc::clone(&opened.file));
+        let count = BLOCK.min(opened.end.saturating_sub(place.offset()));
+        let rest = window.bytes(u64::from(place.offset()), count as usize);
+        let rest = rest.map_err(|source| opened.failed("reading", source))?;
+        if Some(rest) != ZEROS.get(..rest.len()) {
+            return Ok(false);
+        }
+        self.set_total(place, u64::from(opened.end - FRONT));
+        Ok(true)
     }
 
     /// Follows all frames from there on. Returns where they end, and up to where they were durable for

@@ -6,31 +6,27 @@
 //! keep their places; a directory behind them says where some of them are in the file, and its file name
 //! has a higher generation than those that it replaces.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::bytes::Cursor;
 use super::disk::{Disk, DiskFile, read_full, write_full};
 use super::frame::{HEADER, Header};
+use super::front::{JournalId, Mark};
 use super::place::Place;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The length of a segment's own header.
 pub(super) const FRONT: u32 = 64;
 const FRONT_BYTES: usize = FRONT as usize;
-const MAGIC: [u8; 8] = *b"sagalog1";
 /// At least so many bytes of a packed segment lie between places of its directory.
 const STRIDE: u32 = 4096;
 /// Bytes read at a time.
 const WINDOW: usize = 1 << 20;
 /// And at first.
 const LEAST_WINDOW: usize = 16 << 10;
-/// Open files that are kept.
-const OPEN: usize = 64;
 
 /// Which segments a file stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -144,6 +140,7 @@ pub(super) struct Opened {
     pub(super) file: Arc<dyn DiskFile>,
     /// Where frames end; for a fresh segment where its room does.
     pub(super) end: u32,
+    pub(super) journal: JournalId,
     /// None where every frame is at its place.
     directory: Option<Directory>,
 }
@@ -165,37 +162,69 @@ pub(super) fn corrupt(path: &Path, offset: u32, what: &str) -> Error {
 }
 
 /// The header of a segment.
-fn front(name: Name, end: u32, directory: u32) -> [u8; FRONT_BYTES] {
+fn front(journal: JournalId, name: Name, end: u32, directory: u32) -> [u8; FRONT_BYTES] {
     let mut bytes = Vec::with_capacity(FRONT_BYTES);
-    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&Mark::Segment.bytes());
     for number in [name.first, name.last, name.generation, end, directory] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
+    bytes.extend_from_slice(&journal.0);
     bytes.resize(FRONT_BYTES - 4, 0);
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
     bytes.first_chunk().copied().unwrap_or([0; FRONT_BYTES])
 }
 
-/// Where the frames of a segment end, and how many places its directory has.
-fn read_front(bytes: &[u8; FRONT_BYTES], name: Name) -> Option<(u32, u32)> {
-    let (checked, crc) = bytes.split_last_chunk::<4>()?;
-    if crc32fast::hash(checked) != u32::from_le_bytes(*crc) {
-        return None;
-    }
-    let mut cursor = Cursor(checked);
-    let magic: [u8; 8] = cursor.array()?;
-    let found = Name {
-        first: cursor.u32()?,
-        last: cursor.u32()?,
-        generation: cursor.u32()?,
+/// What the header of a segment says.
+struct Front {
+    journal: JournalId,
+    /// Where its frames end.
+    end: u32,
+    /// How many places its directory has.
+    places: u32,
+}
+
+/// Refuses another format; none if it is no header of this segment.
+fn read_front(bytes: &[u8], name: Name, path: &Path) -> Result<Option<Front>> {
+    let Some(checked) = checked(bytes).filter(|_| bytes.len() == FRONT_BYTES) else {
+        return Ok(None);
     };
-    let (end, directory) = (cursor.u32()?, cursor.u32()?);
-    (magic == MAGIC && found == name && end >= FRONT).then_some((end, directory))
+    let mut cursor = Cursor(checked);
+    if !Mark::Segment.read(&mut cursor, path)? {
+        return Ok(None);
+    }
+    let mut rest = || {
+        let found = Name {
+            first: cursor.u32()?,
+            last: cursor.u32()?,
+            generation: cursor.u32()?,
+        };
+        let (end, places) = (cursor.u32()?, cursor.u32()?);
+        let journal = JournalId(cursor.array()?);
+        let front = Front {
+            journal,
+            end,
+            places,
+        };
+        (found == name && end >= FRONT).then_some(front)
+    };
+    Ok(rest())
+}
+
+/// What stands before a checksum, if it is the right one.
+pub(super) fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (checked, crc) = bytes.split_last_chunk::<4>()?;
+    (crc32fast::hash(checked) == u32::from_le_bytes(*crc)).then_some(checked)
 }
 
 impl Opened {
-    pub(super) fn open(disk: &dyn Disk, dir: &Path, name: Name) -> Result<Self> {
+    /// Opens a segment of a journal, whichever if none is named.
+    pub(super) fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        name: Name,
+        journal: Option<JournalId>,
+    ) -> Result<Self> {
         let path = dir.join(name.file());
         let file = disk
             .open(&path)
@@ -203,10 +232,19 @@ impl Opened {
         let fail = |source| failed(&path, "reading", source);
         let mut bytes = [0; FRONT_BYTES];
         let count = read_full(&*file, &mut bytes, 0).map_err(fail)?;
-        let front = (count == FRONT_BYTES).then(|| read_front(&bytes, name));
-        let Some((end, places)) = front.flatten() else {
+        let front = read_front(bytes.get(..count).unwrap_or_default(), name, &path)?;
+        let Some(Front {
+            journal: found,
+            end,
+            places,
+        }) = front
+        else {
             return Err(corrupt(&path, 0, "a header makes no sense"));
         };
+        if let Some(journal) = journal.filter(|journal| *journal != found) {
+            let what = format!("a header of journal {found}, where {journal} is expected,");
+            return Err(corrupt(&path, 0, &what));
+        }
         let length = file.length().map_err(fail)?;
         if length < u64::from(end) {
             return Err(corrupt(&path, end, "the file is cut off"));
@@ -224,6 +262,7 @@ impl Opened {
             path,
             file,
             end,
+            journal: found,
             directory,
         })
     }
@@ -254,11 +293,7 @@ impl Opened {
 }
 
 fn read_directory(bytes: &[u8]) -> Option<Directory> {
-    let (checked, crc) = bytes.split_last_chunk::<4>()?;
-    if crc32fast::hash(checked) != u32::from_le_bytes(*crc) {
-        return None;
-    }
-    let mut cursor = Cursor(checked);
+    let mut cursor = Cursor(checked(bytes)?);
     let mut directory = Directory::new();
     while !cursor.0.is_empty() {
         directory.push((Place::from_raw(cursor.u64()?), cursor.u32()?));
@@ -270,6 +305,7 @@ fn read_directory(bytes: &[u8]) -> Option<Directory> {
 pub(super) fn prepare(
     disk: &dyn Disk,
     dir: &Path,
+    journal: JournalId,
     number: u32,
     capacity: u32,
 ) -> io::Result<Arc<dyn DiskFile>> {
@@ -291,7 +327,7 @@ pub(super) fn prepare(
             )?;
             offset += super::bytes::length(step);
         }
-        write_full(&*file, &front(name, capacity, 0), 0)?;
+        write_full(&*file, &front(journal, name, capacity, 0), 0)?;
         file.sync()?;
         Ok::<_, io::Error>(file)
     };
@@ -308,6 +344,7 @@ pub(super) fn prepare(
 pub(super) struct Packer<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
+    journal: JournalId,
     name: Name,
     file: Arc<dyn DiskFile>,
     made: PathBuf,
@@ -317,7 +354,12 @@ pub(super) struct Packer<'a> {
 }
 
 impl<'a> Packer<'a> {
-    pub(super) fn begin(disk: &'a dyn Disk, dir: &'a Path, name: Name) -> Result<Self> {
+    pub(super) fn begin(
+        disk: &'a dyn Disk,
+        dir: &'a Path,
+        journal: JournalId,
+        name: Name,
+    ) -> Result<Self> {
         let made = dir.join(format!("{}.tmp", name.file()));
         let file = disk
             .create(&made)
@@ -325,6 +367,7 @@ impl<'a> Packer<'a> {
         Ok(Self {
             disk,
             dir,
+            journal,
             name,
             file,
             made,
@@ -371,7 +414,8 @@ impl<'a> Packer<'a> {
         self.buffer.extend_from_slice(&bytes);
         self.buffer.extend_from_slice(&crc.to_le_bytes());
         self.flush()?;
-        let front = front(self.name, end, super::bytes::length(self.directory.len()));
+        let places = super::bytes::length(self.directory.len());
+        let front = front(self.journal, self.name, end, places);
         let fail = |source| failed(&self.made, "writing", source);
         write_full(&*self.file, &front, 0).map_err(fail)?;
         self.file.sync().map_err(fail)?;
@@ -450,39 +494,5 @@ impl Window {
             return Ok(Found::Bad("a body does not have its checksum"));
         }
         Ok(Found::Frame(header, body))
-    }
-}
-
-/// The files that are open for reading.
-#[derive(Debug)]
-pub(super) struct Files {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    open: Mutex<HashMap<Name, Arc<Opened>>>,
-}
-
-impl Files {
-    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
-        let open = Mutex::default();
-        Self { disk, dir, open }
-    }
-
-    pub(super) fn open(&self, name: Name) -> Result<Arc<Opened>> {
-        if let Some(found) = self.open.lock().get(&name) {
-            return Ok(Arc::clone(found));
-        }
-        let opened = Arc::new(Opened::open(&*self.disk, &self.dir, name)?);
-        let mut open = self.open.lock();
-        if open.len() >= OPEN
-            && let Some(oldest) = open.keys().min().copied()
-        {
-            open.remove(&oldest);
-        }
-        open.insert(name, Arc::clone(&opened));
-        Ok(opened)
-    }
-
-    pub(super) fn forget(&self, name: Name) {
-        let _closed = self.open.lock().remove(&name);
     }
 }

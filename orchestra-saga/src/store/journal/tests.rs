@@ -3,9 +3,12 @@
 mod closing;
 mod crashing;
 mod failing;
+mod forgetting;
 mod model;
+mod opening;
 mod room;
 mod sim;
+mod stalling;
 mod tearing;
 
 use std::collections::BTreeMap;

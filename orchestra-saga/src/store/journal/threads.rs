@@ -2,20 +2,40 @@
 
 use std::io;
 use std::sync::Arc;
-use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::compact;
-use super::core::{Core, Poison, State, Writer};
+use super::core::{Core, Poison, State, Writer, wake};
 use super::disk::write_full;
-use super::group::{Group, Part, Waiters};
+use super::group::{Flying, Group, Part};
 use super::recover::Room;
 use super::segment::{self, failed};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How soon a segment that could not be prepared is tried again.
-const AGAIN: Duration = Duration::from_millis(100);
+/// How late a segment that could not be prepared is tried again, unless room is given back: each time
+/// writes what the disk has room for.
+const LATEST: Duration = Duration::from_secs(10);
+
+/// How long to wait before what failed is tried again: twice as long each time.
+#[derive(Debug)]
+pub(super) struct Pause {
+    next: Duration,
+    most: Duration,
+}
+
+impl Pause {
+    pub(super) const fn up_to(most: Duration) -> Self {
+        let next = Duration::from_millis(100);
+        Self { next, most }
+    }
+
+    pub(super) fn next(&mut self) -> Duration {
+        let next = self.next.min(self.most);
+        self.next = next * 2;
+        next
+    }
+}
 
 /// A thread's name and what it does.
 type Work = (&'static str, fn(&Core));
@@ -32,7 +52,15 @@ pub(super) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
         let shared = Arc::clone(core);
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || work(&shared));
+            .spawn(move || {
+                let mut watch = Watch {
+                    core: &shared,
+                    name,
+                    ended: false,
+                };
+                work(&shared);
+                watch.ended = true;
+            });
         match thread {
             Ok(thread) => threads.push(thread),
             Err(source) => {
@@ -42,6 +70,28 @@ pub(super) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
         }
     }
     Ok(threads)
+}
+
+/// Poisons the store if a thread of it ends by a panic: what it was about is half done, and those who wait
+/// for it would wait for ever.
+struct Watch<'a> {
+    core: &'a Core,
+    name: &'static str,
+    ended: bool,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let reason = format!("the thread {} panicked", self.name);
+        tracing::error!(
+            reason,
+            "the saga journal takes no more appends until it is opened again"
+        );
+        self.core.poison(ErrorKind::Store, reason);
+    }
 }
 
 /// Writes group after group, until the store stops and nothing waits.
@@ -57,9 +107,9 @@ fn write(core: &Core) {
             let outcome = flush(&group);
             state = core.state();
             settle(core, &mut state, &mut group, outcome);
-            let wakers = wakers(&mut state);
+            let wakers = state.answered();
             drop(state);
-            wakers.into_iter().for_each(Waker::wake);
+            wake(wakers);
             state = core.state();
         } else if state.stopping {
             return;
@@ -73,7 +123,10 @@ fn write(core: &Core) {
 
 fn take_group(state: &mut State) -> Group {
     let mut group = state.group.take();
-    state.flying = Some(Waiters::of(&mut group, state.tail));
+    state.flying = Some(Flying {
+        end: state.tail,
+        waiters: std::mem::take(&mut group.waiters),
+    });
     state.wants_write = false;
     group
 }
@@ -108,23 +161,9 @@ fn settle(core: &Core, state: &mut State, group: &mut Group, outcome: io::Result
     core.settled.notify_all();
 }
 
-/// Everyone whose question is answered now.
-fn wakers(state: &mut State) -> Vec<Waker> {
-    let mut wakers = state
-        .flying
-        .take()
-        .map(|mut flying| flying.take())
-        .unwrap_or_default();
-    if state.poison.is_some() {
-        let mut rest = Waiters::of(&mut state.group, state.tail);
-        wakers.append(&mut rest.take());
-    }
-    wakers.append(&mut Core::room_changed(state));
-    wakers
-}
-
 /// Keeps a segment ready.
 fn prepare(core: &Core) {
+    let mut pause = Pause::up_to(LATEST);
     let mut state = core.state();
     while !state.stopping && state.poison.is_none() {
         if state.spare.is_some() {
@@ -137,7 +176,7 @@ fn prepare(core: &Core) {
         drop(state);
         // What it writes before it finds the disk full must not be missing where room is given back.
         let alone = again.then(|| core.tidying.lock());
-        let prepared = segment::prepare(&*core.disk, core.dir(), number, capacity);
+        let prepared = segment::prepare(&*core.disk, core.dir(), core.journal, number, capacity);
         drop(alone);
         state = core.state();
         let failure = match prepared {
@@ -148,6 +187,7 @@ fn prepare(core: &Core) {
                     file,
                 });
                 state.no_room = None;
+                pause = Pause::up_to(LATEST);
                 false
             }
             Err(source) => {
@@ -163,12 +203,12 @@ fn prepare(core: &Core) {
                 true
             }
         };
-        let waiting = Core::room_changed(&mut state);
+        let waiting = state.room.take();
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        wake(waiting);
         state = core.state();
         if failure && !state.stopping {
-            let _timed_out = core.preparing.wait_for(&mut state, AGAIN);
+            let _timed_out = core.preparing.wait_for(&mut state, pause.next());
         }
     }
 }
@@ -178,5 +218,17 @@ fn report(error: &Error) {
         tracing::error!(%error, "the saga journal has no room for more; it is read only until there is");
     } else {
         tracing::error!(%error, "the saga journal cannot prepare a segment");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_and_again_is_tried_ever_later() {
+        let mut pause = Pause::up_to(Duration::from_secs(1));
+        let pauses = [(); 6].map(|()| pause.next().as_millis());
+        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
     }
 }

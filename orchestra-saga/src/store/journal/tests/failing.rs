@@ -59,7 +59,15 @@ async fn a_sync_that_fails_is_not_tried_again_and_nothing_is_acknowledged_after_
         );
         let unknown = store.load(saga(1), Version(0)).await.expect_err("unknown");
         assert_eq!(unknown.kind(), ErrorKind::Store);
-        assert!(store.list(&Filter::default()).await.is_err());
+        let unknown = [
+            store.list(&Filter::default()).await.map(drop),
+            store.timers(HOME, at(99), 9).await.map(drop),
+        ];
+        for unknown in unknown {
+            assert_eq!(unknown.expect_err("unknown").kind(), ErrorKind::Store);
+        }
+        let first = Filter::default().after(Some(saga(1)));
+        assert_eq!(store.list(&first).await.expect("durable").len(), 2);
         assert!(store.close().await.is_err());
 
         // Whoever opens it sees the bytes that the disk does not have, and makes them last.
@@ -73,6 +81,70 @@ async fn a_sync_that_fails_is_not_tried_again_and_nothing_is_acknowledged_after_
         halt(&after);
         store.close().await.expect("closed");
     }
+}
+
+#[tokio::test]
+async fn a_panic_of_the_writer_is_told_to_all_who_wait_and_all_who_come() {
+    let sim = Sim::default();
+    let (store, claim, ledger) = begun(&sim).await;
+    sim.hold();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 11..=20 {
+        let appending = store.clone();
+        tasks.spawn(async move {
+            let start = start(number);
+            appending.append(claim, &start).await.map(drop)
+        });
+        // The first is with the writer, the others wait behind it.
+        while store.core().state().flying.is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+    let listing = store.clone();
+    tasks.spawn(async move {
+        let all = Filter::default();
+        listing.list(&all).await.map(drop)
+    });
+    while store.core().state().group.waiters.seats() < 10 {
+        tokio::task::yield_now().await;
+    }
+    sim.world().panics = true;
+    sim.release();
+    let soon = std::time::Duration::from_secs(10);
+    while let Some(done) = tokio::time::timeout(soon, tasks.join_next())
+        .await
+        .expect("no hang")
+    {
+        let refused = done.expect("no panic").expect_err("not durable");
+        assert_eq!(refused.kind(), ErrorKind::Store);
+        assert!(refused.to_string().contains("panicked"), "{refused}");
+    }
+    let late = start(30);
+    let late = store.append(claim, &late);
+    let late = tokio::time::timeout(soon, late).await.expect("no hang");
+    assert_eq!(late.expect_err("poisoned").kind(), ErrorKind::Store);
+    assert_eq!(
+        store
+            .load(saga(1), Version(0))
+            .await
+            .expect("durable")
+            .len(),
+        1
+    );
+    let closed = tokio::time::timeout(soon, store.close())
+        .await
+        .expect("no hang");
+    assert_eq!(
+        closed.expect_err("not all is durable").kind(),
+        ErrorKind::Store
+    );
+    sim.world().panics = false;
+    let store = open(&sim).expect("opened");
+    for number in 1..=3 {
+        let log = store.load(saga(number), Version(0)).await.expect("read");
+        assert_eq!(log, ledger.logs[&saga(number)]);
+    }
+    halt(&store);
 }
 
 #[tokio::test]

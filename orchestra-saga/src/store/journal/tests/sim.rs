@@ -57,6 +57,18 @@ pub(super) struct World {
     pub(super) changes: u64,
     pub(super) syncs: u64,
     held: bool,
+    /// Reads wait until they are released.
+    reads_held: bool,
+    /// Reads that wait, or were done.
+    pub(super) reads: u64,
+    /// The bytes that they gave.
+    pub(super) read_bytes: u64,
+    /// Files that are open.
+    pub(super) open: usize,
+    /// Directories whose names were made durable.
+    pub(super) synced_dirs: std::collections::BTreeSet<PathBuf>,
+    /// The next sync of the writer panics.
+    pub(super) panics: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -69,6 +81,20 @@ pub(super) struct Sim {
 struct SimFile {
     sim: Sim,
     id: u64,
+}
+
+impl SimFile {
+    fn open(sim: &Sim, world: &mut World, id: u64) -> Arc<dyn DiskFile> {
+        world.open += 1;
+        let sim = sim.clone();
+        Arc::new(Self { sim, id })
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.sim.world().open -= 1;
+    }
 }
 
 fn error(what: &str) -> io::Error {
@@ -127,8 +153,16 @@ impl Sim {
         self.world().held = true;
     }
 
+    /// Reads wait until they are released.
+    pub(super) fn hold_reads(&self) {
+        self.world().reads_held = true;
+    }
+
     pub(super) fn release(&self) {
-        self.world().held = false;
+        let mut world = self.world();
+        world.held = false;
+        world.reads_held = false;
+        drop(world);
         self.released.notify_all();
     }
 
@@ -237,15 +271,14 @@ impl Disk for Sim {
         let id = world.files.keys().last().map_or(1, |last| last + 1);
         world.files.insert(id, Body::default());
         world.name(Naming::Set(path.to_owned(), id));
-        let sim = self.clone();
-        Ok(Arc::new(SimFile { sim, id }))
+        Ok(SimFile::open(self, &mut world, id))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let id = self.world().names.get(path).copied();
+        let mut world = self.world();
+        let id = world.names.get(path).copied();
         let id = id.ok_or(io::ErrorKind::NotFound)?;
-        let sim = self.clone();
-        Ok(Arc::new(SimFile { sim, id }))
+        Ok(SimFile::open(self, &mut world, id))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -268,9 +301,10 @@ impl Disk for Sim {
         Ok(())
     }
 
-    fn sync_dir(&self, _directory: &Path) -> io::Result<()> {
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
         let mut world = self.world();
         world.change()?;
+        world.synced_dirs.insert(directory.to_owned());
         world.durable_names = world.names.clone();
         world.naming.clear();
         Ok(())
@@ -279,11 +313,16 @@ impl Disk for Sim {
 
 impl DiskFile for SimFile {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let world = self.sim.world();
+        let mut world = self.sim.world();
+        world.reads += 1;
+        while world.reads_held {
+            self.sim.released.wait(&mut world);
+        }
         let offset = usize::try_from(offset).expect("small");
         let rest = world.files[&self.id].cached.get(offset..).unwrap_or(&[]);
         let count = rest.len().min(bytes.len());
         bytes[..count].copy_from_slice(&rest[..count]);
+        world.read_bytes += count as u64;
         Ok(count)
     }
 
@@ -316,6 +355,10 @@ impl DiskFile for SimFile {
         while world.held && std::thread::current().name() == Some("saga-journal-write") {
             self.sim.released.wait(&mut world);
         }
+        assert!(
+            !world.panics || std::thread::current().name() != Some("saga-journal-write"),
+            "a thread that panics"
+        );
         world.change()?;
         world.syncs += 1;
         let fails = is_due(&mut world.failing_sync);
