@@ -1,7 +1,7 @@
 //! Inputs and outputs: JSON documents that are written once and passed along unread.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -23,10 +23,11 @@ const SHORT: usize = 64;
 /// assert_eq!(hold.as_str(), r#"{"id":7}"#);
 /// assert_eq!(hold.value()["id"], 7);
 /// assert_eq!(Payload::parse("[1, 2]")?.read::<Vec<u32>>()?, [1, 2]);
+/// assert_eq!(Payload::default(), Payload::parse("null")?);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Payload(Arc<RawValue>);
+pub struct Payload(Option<Arc<RawValue>>);
 
 impl Payload {
     /// The document of this value.
@@ -35,7 +36,7 @@ impl Payload {
             return Ok(short);
         }
         let raw = serde_json::value::to_raw_value(value)?;
-        Ok(Self(Arc::from(raw)))
+        Ok(Self(Some(Arc::from(raw))))
     }
 
     /// Most documents are short: room for a longer one is not asked for and given back.
@@ -45,18 +46,18 @@ impl Payload {
         serde_json::to_writer(&mut rest, value).ok()?;
         let length = SHORT - rest.len();
         let raw: &RawValue = serde_json::from_slice(room.get(..length)?).ok()?;
-        Some(Self(Arc::from(raw.to_owned())))
+        Some(Self(Some(Arc::from(raw.to_owned()))))
     }
 
     /// The document that this text is.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         let raw: &RawValue = serde_json::from_str(text)?;
-        Ok(Self(Arc::from(raw.to_owned())))
+        Ok(Self(Some(Arc::from(raw.to_owned()))))
     }
 
     /// Reads it as `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.0.get())
+        serde_json::from_str(self.as_str())
     }
 
     /// Reads it as a tree. A document nested too deeply for one reads as null.
@@ -66,7 +67,12 @@ impl Payload {
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        self.0.get()
+        self.raw().get()
+    }
+
+    /// Nothing is `null`, which takes no memory of its own.
+    fn raw(&self) -> &RawValue {
+        self.0.as_deref().unwrap_or(RawValue::NULL)
     }
 
     /// Its length in bytes.
@@ -112,9 +118,7 @@ impl Payload {
 /// `null`.
 impl Default for Payload {
     fn default() -> Self {
-        static NULL: LazyLock<Arc<RawValue>> =
-            LazyLock::new(|| Arc::from(RawValue::NULL.to_owned()));
-        Self(Arc::clone(&NULL))
+        Self(None)
     }
 }
 
@@ -128,7 +132,11 @@ impl From<Value> for Payload {
 /// By the text: the same content in another spelling is another document.
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.as_str() == other.as_str()
+        let is_shared = match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        is_shared || self.as_str() == other.as_str()
     }
 }
 
@@ -148,13 +156,13 @@ impl fmt::Display for Payload {
 
 impl Serialize for Payload {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        self.raw().serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        Ok(Self(Arc::from(raw)))
+        Ok(Self(Some(Arc::from(raw))))
     }
 }
