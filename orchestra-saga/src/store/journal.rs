@@ -30,6 +30,7 @@
 //! What this stands on: the disk keeps what `fdatasync` said it has, and writing the same bytes to a
 //! sector again does not harm them.
 
+mod blocks;
 mod bytes;
 mod checkpoint;
 mod compact;
