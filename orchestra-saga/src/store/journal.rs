@@ -9,7 +9,7 @@
 //!
 //! In memory is one entry of 96 bytes for each saga, a few tens more for its id, timer, start key and end,
 //! and nothing for its events: the last frame of a saga names the place of the one before, and reading a saga
-//! walks back along them.
+//! walks back along them. Beside it are at most 1.5 MiB of the log that were read last.
 //!
 //! # What happens when
 //!
@@ -18,7 +18,7 @@
 //! | the process, or the power | what was acknowledged is there. The end of the log may be torn: it is cut off and reported ([`JournalStore::recovered`]). A batch that was not acknowledged is there or not, whole |
 //! | a write or a sync | nobody knows what of it lasts, and a sync that is repeated may lie. All who wait get [`ErrorKind::Store`] and the store takes nothing more until it is opened again, which writes the last group anew. What is durable can be read |
 //! | the disk is full | segments take their room before they are used. When there is none for the next, appends get [`ErrorKind::Full`], reads go on, purges find a reserve, and appends go on soon after there is room. On file systems that need room to overwrite, a full disk is a failed write |
-//! | bytes in the midst of the log change | opening, or reading the saga, is refused as [`ErrorKind::Corrupt`] with file and offset |
+//! | bytes in the midst of the log change | opening, or reading the saga, is refused as [`ErrorKind::Corrupt`] with file and offset. Such a segment gives no room back, the others do |
 //! | the newest checkpoint is damaged | the one before it is read, and more of the log. Where both are and the log was rewritten, [`ErrorKind::Corrupt`]: what was purged from it would come back |
 //! | a segment is missing | [`ErrorKind::Corrupt`], unless nothing in it was needed |
 //! | bytes of the last group change and the store was not closed | not to be told from a torn end: it is cut off. A store that was closed has a checkpoint behind it |
@@ -30,6 +30,7 @@
 //! What this stands on: the disk keeps what `fdatasync` said it has, and writing the same bytes to a
 //! sector again does not harm them.
 
+mod blocks;
 mod bytes;
 mod checkpoint;
 mod compact;

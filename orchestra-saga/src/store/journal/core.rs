@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
+use super::blocks::Blocks;
 use super::checkpoint::Checkpoint;
 use super::disk::Disk;
 use super::files::Files;
@@ -43,6 +44,7 @@ pub(super) struct Core {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) config: Config,
     pub(super) files: Files,
+    pub(super) blocks: Blocks,
     pub(super) terms: Terms,
     /// Work that may block.
     pub(super) jobs: Arc<Semaphore>,
@@ -220,6 +222,7 @@ impl Core {
         };
         let core = Self {
             files: Files::new(Arc::clone(&disk), dir.clone(), journal),
+            blocks: Blocks::default(),
             dir,
             journal,
             disk,

@@ -77,7 +77,7 @@ impl Core {
         let segment = self.segment(place)?;
         let mut offset = segment.seek(place);
         let header = loop {
-            let header = read_one(&segment, offset, buffer)?;
+            let header = read_one(self, &segment, offset, buffer)?;
             if header.place == place {
                 break header;
             }
@@ -202,10 +202,14 @@ impl Core {
 }
 
 /// Reads a frame into the buffer, whole, in front.
-fn read_one(segment: &Opened, offset: u32, buffer: &mut Buffer) -> Result<Header> {
+fn read_one(core: &Core, segment: &Opened, offset: u32, buffer: &mut Buffer) -> Result<Header> {
     let fail = |source| segment.failed("reading", source);
     let Buffer { guess, long } = buffer;
-    let known = read_full(&*segment.file, guess, u64::from(offset)).map_err(fail)?;
+    let copied = core.blocks.copy(segment, offset, core.durable(), guess);
+    let known = match copied.map_err(fail)? {
+        Some(length) => length,
+        None => read_full(&*segment.file, guess, u64::from(offset)).map_err(fail)?,
+    };
     let known = guess.get(..known).unwrap_or_default();
     let Some(header) = Header::decode(known) else {
         return Err(segment.corrupt(offset, "a header makes no sense"));

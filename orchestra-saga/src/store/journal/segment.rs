@@ -136,6 +136,7 @@ type Directory = Vec<(Place, u32)>;
 /// An open segment.
 #[derive(Debug)]
 pub(super) struct Opened {
+    pub(super) name: Name,
     pub(super) path: PathBuf,
     pub(super) file: Arc<dyn DiskFile>,
     /// Where frames end; for a fresh segment where its room does.
@@ -259,6 +260,7 @@ impl Opened {
             Some(directory.ok_or_else(|| corrupt(&path, end, "a directory makes no sense"))?)
         };
         Ok(Self {
+            name,
             path,
             file,
             end,

@@ -30,8 +30,8 @@ async fn checkpoints(store: &JournalStore, claim: Claim, number: u64) {
     }
 }
 
-#[tokio::test]
 #[expect(clippy::await_holding_lock, reason = "it keeps a thread from tidying")]
+#[tokio::test]
 async fn a_purge_reads_those_that_it_forgets_and_no_others() {
     let sim = Sim::default();
     let store = open(&sim).expect("opened");
@@ -63,8 +63,8 @@ async fn a_purge_reads_those_that_it_forgets_and_no_others() {
     halt(&store);
 }
 
-#[tokio::test]
 #[expect(clippy::await_holding_lock, reason = "it keeps a thread from tidying")]
+#[tokio::test]
 async fn an_id_that_was_purged_and_began_again_is_read_as_what_it_is_now() {
     let sim = Sim::default();
     let store = open(&sim).expect("opened");
@@ -108,8 +108,8 @@ async fn an_id_that_was_purged_and_began_again_is_read_as_what_it_is_now() {
     halt(&store);
 }
 
-#[tokio::test]
 #[expect(clippy::await_holding_lock, reason = "it keeps a thread from tidying")]
+#[tokio::test]
 async fn a_damaged_segment_does_not_keep_the_others_from_giving_room_back() {
     for at_once in [1000, 10] {
         let sim = Sim::default();

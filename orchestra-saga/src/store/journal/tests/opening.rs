@@ -257,3 +257,53 @@ fn the_name_of_a_new_journal_is_durable() {
     let synced = sim.world().synced_dirs.clone();
     assert!(synced.contains(Path::new("/")), "{synced:?}");
 }
+
+#[tokio::test]
+async fn neighbours_are_read_together_and_strangers_alone() {
+    let sim = Sim::default();
+    let config = Config::default().segment_bytes(4 << 20);
+    let open = || {
+        let disk = Arc::new(sim.clone());
+        JournalStore::open_on(disk, directory(), config, None).expect("opened")
+    };
+    let store = open();
+    let claim = store.claim(HOME, "test").await.expect("claimed");
+    let mut ledger = Ledger::default();
+    for number in 1..=400 {
+        for append in [start(number), more(number, 1, 300)] {
+            let appended = ledger.append(&store, claim, &append).await;
+            appended.expect("appended");
+        }
+        // What is behind the durable place is not taken for what will be there.
+        for saga in [saga(number), saga(number.div_ceil(2))] {
+            let log = store.load(saga, Version(0)).await.expect("read");
+            assert_eq!(log, ledger.logs[&saga]);
+        }
+    }
+    // Sagas that are far from each other.
+    for number in 401..=410 {
+        let appended = ledger.append(&store, claim, &start(number)).await;
+        appended.expect("appended");
+        for version in 1..4 {
+            let more = more(1, version + 1 + 3 * (number - 401), 60_000);
+            ledger.append(&store, claim, &more).await.expect("appended");
+        }
+    }
+    store.close().await.expect("closed");
+    let store = open();
+    let before = sim.world().reads;
+    for number in 2..=400 {
+        let log = store.load(saga(number), Version(0)).await.expect("read");
+        assert_eq!(log, ledger.logs[&saga(number)]);
+    }
+    let reads = sim.world().reads - before;
+    assert!(reads < 60, "{reads} reads of 798 frames");
+    let before = sim.world().read_bytes;
+    for number in 401..=410 {
+        let log = store.load(saga(number), Version(0)).await.expect("read");
+        assert_eq!(log.len(), 1);
+    }
+    let read = sim.world().read_bytes - before;
+    assert!(read <= 10 * 1024, "{read} bytes for 10 frames");
+    halt(&store);
+}
