@@ -33,8 +33,9 @@ pub async fn executor() -> Result<Executor, Error> {
     executor_of(definition()?).await
 }
 
+/// On a store that remembers the last thousand, not all that ever ran.
 async fn executor_of(definition: Definition) -> Result<Executor, Error> {
-    Executor::builder(MemoryStore::default())
+    Executor::builder(MemoryStore::new(1_000))
         .definition(definition)
         .build()
         .await
