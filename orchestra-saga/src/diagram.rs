@@ -136,7 +136,8 @@ impl Diagram {
 }
 
 /// What steps of one colour have in common, and the colour.
-const CLASSES: [(&str, &str); 5] = [
+const CLASSES: [(&str, &str); 6] = [
+    ("waiting", "#ffffff"),
     ("active", "#fff2b3"),
     ("done", "#c8e6c9"),
     ("failed", "#ffcdd2"),
