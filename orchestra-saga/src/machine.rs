@@ -32,7 +32,7 @@ pub(crate) use state::{Progress, Stage, StepState};
 
 use std::sync::Arc;
 
-use orchestra_core::{IdempotencyKey, Timestamp};
+use orchestra_core::{IdempotencyKey, Timestamp, TraceContext};
 
 use crate::definition::Definition;
 use crate::error::{Error, ErrorKind, Result};
@@ -384,15 +384,16 @@ impl Machine {
             epoch,
             deadline: *deadline,
             budget: deadline.since(now),
-            trace: self
-                .state
-                .trace
-                .as_deref()
-                .and_then(|text| text.parse().ok()),
+            trace: self.trace(),
             input: state.input.clone().unwrap_or_default(),
             output,
             applied,
         })
+    }
+
+    fn trace(&self) -> Option<Arc<TraceContext>> {
+        let trace = self.state.trace.as_deref()?;
+        trace.parse().ok().map(Arc::new)
     }
 
     fn key_of(&self, step: &StepName, op: Operation) -> Option<IdempotencyKey> {

@@ -30,7 +30,7 @@ pub(super) async fn run(shared: &Arc<Shared>, children: &dyn Children, call: &Ca
     for (number, mut start) in starts.into_iter().enumerate() {
         start.key = Some(key(call, number));
         start.parent = Some(call.saga);
-        start.trace.clone_from(&call.trace);
+        start.trace = call.trace.as_deref().cloned();
         match shared.begin(start, None, Seat::OfParent).await {
             Ok(saga) => {
                 // One that was started before a crash may wait for room that its parent holds.

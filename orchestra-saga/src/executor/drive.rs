@@ -59,16 +59,9 @@ pub(super) enum Ticket {
     NotNeeded,
 }
 
-/// Why the task begins.
-pub(super) enum First {
-    /// A new saga.
-    Start(Box<Run>, Box<Birth>),
-    /// A saga of the store. Letters wait in its mailbox.
-    Again,
-}
-
-/// The first events of a saga, and who wants to know that they are in the store.
+/// A saga that is not in the store yet: its first events, and who wants to know that they are there.
 pub(super) struct Birth {
+    pub(super) run: Box<Run>,
     pub(super) batch: Append,
     pub(super) durable: oneshot::Sender<Result<()>>,
 }
@@ -78,7 +71,7 @@ pub(super) struct Birth {
 /// There is one such future for each saga that runs, so it holds little: what is large or rare is
 /// behind a pointer.
 #[expect(clippy::manual_async_fn, reason = "its arguments would be held twice")]
-pub(super) fn drive(mut task: Task, first: First) -> impl Future<Output = ()> {
+pub(super) fn drive(mut task: Task, mut next: Next) -> impl Future<Output = ()> {
     async move {
         if matches!(task.ticket, Ticket::Wanted) {
             match Box::pin(task.shared.permit()).await {
@@ -87,12 +80,9 @@ pub(super) fn drive(mut task: Task, first: First) -> impl Future<Output = ()> {
                 None => return task.leave(),
             }
         }
-        let mut next = match first {
-            First::Start(run, birth) => Box::pin(task.start(run, *birth)).await,
-            First::Again => Next::Read,
-        };
         loop {
             next = match next {
+                Next::Start(birth) => Box::pin(task.start(*birth)).await,
                 Next::Run(mut run) => match run.go(&task.inbox).await {
                     Ok(()) => task.rest(*run),
                     Err(error) => Next::Failed(error),
@@ -106,9 +96,11 @@ pub(super) fn drive(mut task: Task, first: First) -> impl Future<Output = ()> {
 }
 
 /// What the task of a saga does next.
-enum Next {
+pub(super) enum Next {
+    /// A new saga.
+    Start(Box<Birth>),
     Run(Box<Run>),
-    /// The log knows.
+    /// The log knows. Letters wait in the mailbox.
     Read,
     Failed(Error),
     Leave,
@@ -139,7 +131,8 @@ impl Task {
     }
 
     /// Makes the start durable.
-    async fn start(&mut self, mut run: Box<Run>, birth: Birth) -> Next {
+    async fn start(&mut self, birth: Birth) -> Next {
+        let mut run = birth.run;
         let error = match run.append(&birth.batch).await {
             Ok(()) => {
                 // A caller who went away does not stop the saga.
@@ -385,7 +378,7 @@ impl Run {
             attempt: call.attempt,
             outcome: outcome.name(),
             took: now.since(begun),
-            trace: call.trace.as_ref(),
+            trace: call.trace.as_deref(),
         });
         Input::Report {
             step: call.step.clone(),

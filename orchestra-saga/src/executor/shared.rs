@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::Notice;
 use super::admission::{Admission, Permit};
 use super::definitions::Definitions;
-use super::drive::{self, First, Letter, Task, Ticket};
+use super::drive::{self, Letter, Next, Task, Ticket};
 use super::limits::Limits;
 use super::mailbox::Mailbox;
 use crate::error::{Error, ErrorKind, Result};
@@ -194,11 +194,11 @@ impl Shared {
     }
 
     /// Runs a new saga.
-    pub(super) fn spawn(self: &Arc<Self>, saga: SagaId, ticket: Ticket, first: First) {
+    pub(super) fn spawn(self: &Arc<Self>, saga: SagaId, ticket: Ticket, next: Next) {
         let inbox = Arc::new(Mailbox::default());
         self.running.lock().insert(saga, Arc::clone(&inbox));
         let task = Task::new(Arc::clone(self), saga, inbox, ticket);
-        self.track(drive::drive(task, first));
+        self.track(drive::drive(task, next));
     }
 
     /// Hands a letter to the task of the saga, which is begun if there is none.
@@ -219,7 +219,7 @@ impl Shared {
         running.insert(saga, Arc::clone(&inbox));
         drop(running);
         let task = Task::new(Arc::clone(self), saga, inbox, ticket);
-        self.track(drive::drive(task, First::Again));
+        self.track(drive::drive(task, Next::Read));
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use orchestra_core::{IdempotencyKey, Timestamp};
 use tokio::sync::oneshot;
 
 use super::Start;
-use super::drive::{Birth, First, Letter, Run, Ticket};
+use super::drive::{Birth, Letter, Next, Run, Ticket};
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Operator};
@@ -75,8 +75,12 @@ impl Shared {
         let (durable, answer) = oneshot::channel();
         let run = Box::new(Run::new(Arc::clone(self), born.machine, ended));
         let batch = run.batch(born.events, born.at).start_key(born.key);
-        let birth = Box::new(Birth { batch, durable });
-        self.spawn(saga, ticket, First::Start(run, birth));
+        let birth = Box::new(Birth {
+            run,
+            batch,
+            durable,
+        });
+        self.spawn(saga, ticket, Next::Start(birth));
         match answer.await {
             Ok(Ok(())) => Ok(saga),
             Ok(Err(error)) => Err(error),

@@ -182,7 +182,7 @@ fn progress(text: &mut Vec<u8>, progress: &Progress, now: Timestamp) {
     for part in [attempt, tries, parked] {
         number(text, u64::from(*part));
     }
-    let delay = Some(*delay).filter(|delay| !delay.is_zero());
+    let delay = Some(Duration::from_nanos(*delay)).filter(|delay| !delay.is_zero());
     perhaps(text, delay, length);
 }
 

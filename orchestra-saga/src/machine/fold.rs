@@ -417,7 +417,8 @@ impl Progress {
             Stage::Running | Stage::Interrupted | Stage::Waiting(_)
         );
         let fits = open && self.attempt == attempt;
-        self.delay = retry.map(|retry| retry.since(at)).unwrap_or_default();
+        let nanos = |retry: Timestamp| retry.as_unix_nanos().saturating_sub(at.as_unix_nanos());
+        self.delay = retry.map(nanos).unwrap_or_default();
         self.stage = retry.map_or(end, Stage::Waiting);
         fits
     }

@@ -308,7 +308,8 @@ impl Report<'_> {
         retry: crate::Retry,
         after: Option<Duration>,
     ) -> Option<Timestamp> {
-        let delay = retry.next(progress.tries, progress.delay, after, self.draw)?;
+        let last = Duration::from_nanos(progress.delay);
+        let delay = retry.next(progress.tries, last, after, self.draw)?;
         Some(self.now + delay)
     }
 
@@ -322,10 +323,10 @@ impl Report<'_> {
 
     fn park(&self, op: Operation, progress: &Progress, reason: &str) -> Event {
         let round = progress.parked.saturating_add(1);
-        let delay = self
-            .definition
-            .parking
-            .delay(round, progress.delay, self.draw);
+        let delay =
+            self.definition
+                .parking
+                .delay(round, Duration::from_nanos(progress.delay), self.draw);
         Event::SagaParked {
             step: self.spec.name.clone(),
             op,

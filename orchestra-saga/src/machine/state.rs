@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use orchestra_core::{IdempotencyKey, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -165,9 +164,9 @@ pub(crate) struct Progress {
     /// Attempts since the beginning or since an operator's retry.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) tries: u32,
-    /// The delay before the next attempt.
+    /// The delay before the next attempt in nanoseconds.
     #[serde(skip_serializing_if = "is_default")]
-    pub(crate) delay: Duration,
+    pub(crate) delay: u64,
     /// How often it was parked since the beginning or since an operator's retry.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) parked: u32,
@@ -178,7 +177,7 @@ impl Progress {
         stage: Stage::Pending,
         attempt: 0,
         tries: 0,
-        delay: Duration::ZERO,
+        delay: 0,
         parked: 0,
     };
 }

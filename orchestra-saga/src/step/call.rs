@@ -126,7 +126,7 @@ pub struct Attempt {
     /// The time that was left when the attempt was issued.
     pub budget: Duration,
     /// The trace that the saga was started in.
-    pub trace: Option<TraceContext>,
+    pub trace: Option<Arc<TraceContext>>,
     /// The input of the action.
     pub input: Payload,
     /// For a compensation: what the action returned, if that is known.

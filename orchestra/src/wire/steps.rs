@@ -54,13 +54,13 @@ impl MeshCaller {
             let name = format!("{} {}", call.op, call.step);
             let span = tracer.span(&name).kind(orchestra_observe::SpanKind::Client);
             let span = span
-                .parent(call.trace.as_ref())
+                .parent(call.trace.as_deref())
                 .attribute("saga.id", call.saga.to_string());
             span.attribute("saga.attempt", i64::from(call.attempt))
                 .start()
         });
         StepSpan {
-            above: call.trace.clone(),
+            above: call.trace.as_deref().cloned(),
             #[cfg(feature = "observe")]
             span,
         }
