@@ -260,7 +260,7 @@ fn five_steps_under_two_faults() {
         retries: 0,
         faults: Some(2),
     };
-    assert_eq!(sweep.run(), 8_120 * 2);
+    assert_eq!(sweep.run(), 8_628 * 2);
 }
 
 /// What makes fewer states of many hides nothing: the numbers of ends and the laws are those of the whole.
