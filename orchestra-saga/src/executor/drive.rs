@@ -243,6 +243,8 @@ pub(super) struct Run {
     alarm: Option<Pin<Box<Sleep>>>,
     alarm_at: Timestamp,
     rng: fastrand::Rng,
+    /// Whether a letter was the last that was heard.
+    heard_letter: bool,
     /// Is sent the end, unless the saga sleeps or is read again before.
     ended: Option<oneshot::Sender<SagaView>>,
 }
@@ -275,6 +277,7 @@ impl Run {
             alarm: None,
             alarm_at: Timestamp::UNIX_EPOCH,
             rng: fastrand::Rng::with_seed(shared.draw()),
+            heard_letter: false,
             shared,
             machine,
             ended,
@@ -301,7 +304,8 @@ impl Run {
         }
     }
 
-    /// What is ready first is taken first: the rest is not even looked at.
+    /// What is ready first is taken first: the rest is not even looked at. Letters and answers take turns, so
+    /// that neither steps that answer at once nor a flood of letters keep a saga from the other.
     fn poll_next(
         &mut self,
         inbox: &Mailbox,
@@ -314,10 +318,17 @@ impl Run {
             self.saving = None;
             return Poll::Ready(Heard::Woken);
         }
+        if !std::mem::take(&mut self.heard_letter)
+            && let Some(letter) = inbox.take()
+        {
+            self.heard_letter = true;
+            return Poll::Ready(Heard::Letter(letter));
+        }
         if let Poll::Ready(ended) = self.calls.poll_ended(context) {
             return Poll::Ready(Heard::Ended(ended));
         }
         if let Poll::Ready(letter) = inbox.poll_take(context) {
+            self.heard_letter = true;
             return Poll::Ready(Heard::Letter(letter));
         }
         // Whoever stops the executor rouses all readers of letters afterwards.

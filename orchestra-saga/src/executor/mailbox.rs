@@ -42,6 +42,11 @@ impl Mailbox {
         self.0.lock().letters.is_empty()
     }
 
+    /// The next letter, if there is one.
+    pub(super) fn take(&self) -> Option<Letter> {
+        self.0.lock().letters.pop_front()
+    }
+
     /// The next letter. Whoever has to wait for it is woken by [`Mailbox::rouse`] too.
     pub(super) fn poll_take(&self, context: &Context<'_>) -> Poll<Letter> {
         let mut inner = self.0.lock();

@@ -106,6 +106,25 @@ async fn a_saga_is_cancelled_while_it_waits_for_a_retry() {
     assert_eq!(again, Cancel::TooLate);
 }
 
+#[tokio::test]
+async fn a_saga_whose_steps_answer_at_once_hears_that_it_is_cancelled() {
+    let mut d = Definition::builder("hasty", "1");
+    let mut last = d.input::<u32>();
+    for number in 0..2_000 {
+        let act = |_: Call, n: u32| async move { Ok(n + 1) };
+        let step = d.step(&format!("step-{number}"), last, act);
+        last = step.compensate(|_: Call, _: u32, _: Option<u32>| async { Ok(()) });
+    }
+    let builder = Executor::builder(MemoryStore::default()).definition(d.build().expect("valid"));
+    let executor = builder.build().await.expect("built");
+    let start = Start::of("hasty").input(&0).expect("json");
+    let saga = executor.start(start).await.expect("started");
+    let answer = executor.cancel(saga, "enough").await.expect("told");
+    assert_eq!(answer, Cancel::Requested);
+    let view = executor.wait(saga).await.expect("ended");
+    assert_eq!(view.status, Status::Compensated);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unknown_saga_or_definition_is_said_so() {
     let world = World::new();
