@@ -51,7 +51,7 @@ impl SagaId {
     }
 }
 
-/// Something by saga. The ids are random where they are hashed, and nobody outside chooses any.
+/// Something of sagas that exist: an executor draws their ids, so nobody outside chooses any.
 pub(crate) type BySaga<T> = HashMap<SagaId, T, BuildHasherDefault<Random>>;
 
 /// Takes the last bits of what is random already.

@@ -8,9 +8,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The length in bytes up to which a document is written on the stack first.
-const SHORT: usize = 64;
-
 /// A JSON document as text. A clone shares it.
 ///
 /// What a step returned is written down once; the log, the next step's input and a compensation carry
@@ -32,21 +29,8 @@ pub struct Payload(Option<Arc<RawValue>>);
 impl Payload {
     /// The document of this value.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        if let Some(short) = Self::of_short(value) {
-            return Ok(short);
-        }
         let raw = serde_json::value::to_raw_value(value)?;
         Ok(Self(Some(Arc::from(raw))))
-    }
-
-    /// Most documents are short: room for a longer one is not asked for and given back.
-    fn of_short<T: Serialize + ?Sized>(value: &T) -> Option<Self> {
-        let mut room = [0; SHORT];
-        let mut rest = &mut room[..];
-        serde_json::to_writer(&mut rest, value).ok()?;
-        let length = SHORT - rest.len();
-        let raw: &RawValue = serde_json::from_slice(room.get(..length)?).ok()?;
-        Some(Self(Some(Arc::from(raw.to_owned()))))
     }
 
     /// The document that this text is.

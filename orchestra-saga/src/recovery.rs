@@ -17,7 +17,8 @@ struct Kept<S> {
     definition: Arc<str>,
     version: Arc<str>,
     hash: Arc<str>,
-    state: S,
+    /// Another name than in earlier versions, whose states had other fields: theirs are not read.
+    folded: S,
 }
 
 /// A snapshot of the machine.
@@ -27,7 +28,7 @@ pub(crate) fn snapshot(machine: &Machine) -> Option<Snapshot> {
         definition: Arc::clone(&definition.id),
         version: Arc::clone(&definition.version),
         hash: Arc::clone(&definition.hash),
-        state: machine.state(),
+        folded: machine.state(),
     };
     let bytes = serde_json::to_vec(&kept).ok()?;
     Some(Snapshot::new(machine.version(), bytes))
@@ -83,9 +84,9 @@ async fn revive(
     let kept: Kept<State> = serde_json::from_slice(&snapshot.bytes).ok()?;
     let named = (&kept.definition, &kept.version, &kept.hash);
     let definition = definitions.of(store, named).await.ok()?;
-    let fits =
-        kept.state.version == snapshot.version && kept.state.steps.len() == definition.steps.len();
-    fits.then(|| Machine::resume(definition, saga, kept.state))
+    let fits = kept.folded.version == snapshot.version
+        && kept.folded.steps.len() == definition.steps.len();
+    fits.then(|| Machine::resume(definition, saga, kept.folded))
 }
 
 async fn catch_up(store: &dyn SagaStore, mut machine: Machine) -> Result<Machine> {

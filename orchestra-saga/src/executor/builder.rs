@@ -179,6 +179,8 @@ impl Builder {
 
     /// How long ended sagas are kept, with their start keys; for ever by default. After it they are purged, and a
     /// repeated start with the same key would start another saga.
+    /// Keep them for longer than sagas with [children](crate::definition::Builder::children) last: a child that is
+    /// forgotten is not taken back with its parent.
     #[must_use]
     pub fn retention(mut self, kept: impl Into<Option<Duration>>) -> Self {
         self.retention = kept.into();

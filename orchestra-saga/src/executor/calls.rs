@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, ready};
@@ -76,30 +76,40 @@ impl Running {
         }
     }
 
-    /// Nobody waits for the answer any longer, if it is late: the call may have been heard.
+    /// Nobody waits for the answer any longer, if it is late: the call may have been heard. An answer that
+    /// is there all the same, since nobody looked for a while, counts.
     fn give_up_if_late(&mut self, now: Timestamp) {
         if now < self.until {
             return;
         }
-        let reason = match self.silence {
+        let late = match self.silence {
             Some(limit) if now < self.call.deadline => format!("no heartbeat within {limit:?}"),
             _ => format!("no answer within {:?}", self.call.budget),
         };
-        self.answer = ready(StepOutcome::Unknown(reason)).boxed();
+        let outcome = match self.ask(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => StepOutcome::Unknown(late),
+        };
+        let given_up = std::mem::replace(&mut self.answer, ready(outcome).boxed());
+        // What is given up may panic once more, which says nothing new.
+        let _panicked = catch_unwind(AssertUnwindSafe(|| drop(given_up)));
+    }
+
+    /// A panic is an answer that nobody heard.
+    fn ask(&mut self, context: &mut Context<'_>) -> Poll<StepOutcome> {
+        let answer = AssertUnwindSafe(|| self.answer.poll_unpin(context));
+        catch_unwind(answer)
+            .unwrap_or_else(|panic| Poll::Ready(StepOutcome::Unknown(panicked(&*panic))))
     }
 }
 
 impl Future for Running {
     type Output = Ended;
 
-    /// A panic is an answer that nobody heard.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
         let running = self.get_mut();
-        let answer = AssertUnwindSafe(|| running.answer.poll_unpin(context));
-        match catch_unwind(answer) {
-            Ok(answer) => answer.map(|outcome| running.ended(outcome)),
-            Err(panic) => Poll::Ready(running.ended(StepOutcome::Unknown(panicked(&*panic)))),
-        }
+        let answer = running.ask(context);
+        answer.map(|outcome| running.ended(outcome))
     }
 }
 
@@ -123,9 +133,10 @@ impl Calls {
     pub(super) fn push(&mut self, running: Running) {
         let until = running.until;
         self.patience = Some(self.patience.map_or(until, |earliest| earliest.min(until)));
-        match &mut self.one {
-            Some(_) => self.more.get_or_insert_default().push(running),
-            none => *none = Some(running),
+        match (&mut self.one, &mut self.more) {
+            (none @ None, None) => *none = Some(running),
+            // Nobody passes those that have waited for longer.
+            (_, more) => more.get_or_insert_default().push(running),
         }
     }
 
@@ -196,5 +207,117 @@ impl Calls {
         for running in all.filter(|running| running.call.step == *step) {
             running.beat(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::future::pending;
+    use orchestra_core::IdempotencyKey;
+
+    use super::*;
+    use crate::id::{Epoch, SagaId};
+    use crate::payload::Payload;
+    use crate::step::{Applied, Attempt, Heart};
+
+    const LATE: Timestamp = Timestamp::from_unix_nanos(9);
+
+    fn running(name: &str, answer: BoxFuture<'static, StepOutcome>) -> Running {
+        let attempt = Attempt {
+            saga: SagaId::from_bytes([7; 16]),
+            definition: Arc::from("calls"),
+            step: name.parse().expect("a name"),
+            op: Operation::Action,
+            attempt: 1,
+            key: IdempotencyKey::new("key").expect("a key"),
+            iteration: 0,
+            epoch: Epoch(1),
+            deadline: Timestamp::from_unix_nanos(5),
+            budget: Duration::from_nanos(5),
+            trace: None,
+            input: Payload::default(),
+            output: None,
+            applied: Applied::Unknown,
+            details: None,
+            number: 0,
+            heart: Heart::default(),
+        };
+        Running::new(Call::new(attempt), Timestamp::UNIX_EPOCH, None, answer)
+    }
+
+    fn done() -> BoxFuture<'static, StepOutcome> {
+        ready(StepOutcome::Done(Payload::default())).boxed()
+    }
+
+    fn next(calls: &mut Calls) -> Option<(String, &'static str)> {
+        let mut context = Context::from_waker(Waker::noop());
+        match calls.poll_ended(&mut context) {
+            Poll::Ready(ended) => Some((ended.call.step.to_string(), ended.outcome.name())),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_there_counts_though_it_is_looked_at_late() {
+        let mut calls = Calls::default();
+        calls.push(running("quick", done()));
+        calls.push(running("silent", pending().boxed()));
+        calls.push(running("also_quick", done()));
+        calls.give_up(LATE);
+        let mut ended: Vec<_> = std::iter::from_fn(|| next(&mut calls)).collect();
+        ended.sort();
+        let expected = [
+            ("also_quick", "done"),
+            ("quick", "done"),
+            ("silent", "unknown"),
+        ];
+        assert_eq!(
+            ended,
+            expected.map(|(step, outcome)| (step.to_owned(), outcome))
+        );
+        assert!(calls.is_empty() && calls.patience().is_none());
+    }
+
+    #[test]
+    fn a_branch_that_answers_at_once_again_and_again_lets_others_be_heard() {
+        let mut calls = Calls::default();
+        calls.push(running("chain", done()));
+        calls.push(running("other", done()));
+        let mut heard = Vec::new();
+        for _ in 0..3 {
+            let (step, _) = next(&mut calls).expect("ready");
+            if step == "chain" {
+                calls.push(running("chain", done()));
+            }
+            heard.push(step);
+        }
+        assert!(heard.contains(&"other".to_owned()), "{heard:?}");
+    }
+
+    #[test]
+    fn a_panic_while_a_late_call_is_looked_at_is_an_answer_that_nobody_heard() {
+        struct Bomb;
+        impl Future for Bomb {
+            type Output = StepOutcome;
+            fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StepOutcome> {
+                Poll::Pending
+            }
+        }
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        let mut calls = Calls::default();
+        calls.push(running("bomb", Bomb.boxed()));
+        calls.push(running(
+            "loud",
+            futures_util::future::lazy(|_| panic!("loud")).boxed(),
+        ));
+        calls.give_up(LATE);
+        let ended: Vec<_> = std::iter::from_fn(|| next(&mut calls)).collect();
+        assert!(ended.len() == 2 && ended.iter().all(|(_, outcome)| *outcome == "unknown"));
     }
 }

@@ -27,6 +27,7 @@ pub(super) async fn run(shared: &Arc<Shared>, children: &dyn Children, call: &Ca
         Err(outcome) => return outcome,
     };
     let mut sagas = Vec::with_capacity(starts.len());
+    let mut parts = Vec::with_capacity(starts.len());
     for (number, mut start) in starts.into_iter().enumerate() {
         start.key = Some(key(call, number));
         start.parent = Some(call.saga);
@@ -34,7 +35,7 @@ pub(super) async fn run(shared: &Arc<Shared>, children: &dyn Children, call: &Ca
         match shared.begin(start, None, Seat::OfParent).await {
             Ok(saga) => {
                 // One that was started before a crash may wait for room that its parent holds.
-                shared.rouse(saga);
+                parts.push(shared.rouse(saga));
                 sagas.push(saga);
             }
             Err(error) => return failed(&error),
@@ -81,7 +82,7 @@ pub(super) async fn revoke(
             Err(error) => return StepOutcome::Unknown(error.to_string()),
         };
         let reason = format!("saga {} goes back", call.saga);
-        shared.rouse(saga);
+        let _part = shared.rouse(saga);
         for input in [
             Input::Cancel {
                 reason: reason.clone(),

@@ -74,8 +74,8 @@ pub(super) struct Birth {
 pub(super) fn drive(mut task: Task, mut next: Next) -> impl Future<Output = ()> {
     async move {
         if matches!(task.ticket, Ticket::Wanted) {
-            match Box::pin(task.shared.permit()).await {
-                Some(permit) => task.ticket = Ticket::Held(permit),
+            match Box::pin(task.place()).await {
+                Some(ticket) => task.ticket = ticket,
                 // Letters of a stopping executor are dropped, which their senders see.
                 None => return task.leave(),
             }
@@ -112,6 +112,17 @@ pub(super) struct Task {
     pub(super) inbox: Arc<Mailbox>,
     pub(super) ticket: Ticket,
     failures: u32,
+    /// Whether its entry among those that run is gone.
+    left: bool,
+}
+
+/// A panic, of a listener say, leaves no entry behind to which letters go that nobody reads.
+impl Drop for Task {
+    fn drop(&mut self) {
+        if !self.left {
+            self.leave();
+        }
+    }
 }
 
 impl Task {
@@ -127,6 +138,15 @@ impl Task {
             inbox,
             ticket,
             failures: 0,
+            left: false,
+        }
+    }
+
+    /// Waits for a place, unless the saga turns out to need none; none once the executor stops.
+    async fn place(&self) -> Option<Ticket> {
+        tokio::select! {
+            permit = self.shared.permit() => permit.map(Ticket::Held),
+            () = poll_fn(|context| self.inbox.poll_seated(context)) => Some(Ticket::NotNeeded),
         }
     }
 
@@ -207,6 +227,7 @@ impl Task {
 
     /// Ends the task, and says why to everybody who asked something of the saga.
     fn leave_for(&mut self, error: &Error) {
+        self.left = true;
         drop(self.shared.running.lock().remove(&self.saga));
         let letters = self.inbox.drain();
         for reply in letters.into_iter().filter_map(|letter| letter.reply) {
@@ -215,6 +236,7 @@ impl Task {
     }
 
     fn leave(&mut self) {
+        self.left = true;
         drop(self.shared.running.lock().remove(&self.saga));
         // Whoever waits for an answer sees that there is none.
         drop(self.inbox.drain());
@@ -225,6 +247,7 @@ impl Task {
         let mut running = self.shared.running.lock();
         let empty = self.inbox.is_empty() || self.shared.is_stopping();
         if empty {
+            self.left = true;
             drop(running.remove(&self.saga));
         }
         empty
@@ -362,7 +385,14 @@ impl Run {
     fn hear(&mut self, heard: Heard) -> Option<Box<Decided>> {
         let now = self.shared.now();
         match heard {
-            Heard::Letter(letter) => self.decide(letter, now),
+            Heard::Letter(letter) => {
+                if let Input::Heartbeat { step, .. } = &letter.input {
+                    self.calls.beat(step, now);
+                }
+                // Whoever is told something again and again has no other time to look.
+                self.calls.give_up(now);
+                self.decide(letter, now)
+            }
             Heard::Ended(ended) => {
                 let input = self.report(ended, now);
                 self.decide(Letter::silent(input), now)

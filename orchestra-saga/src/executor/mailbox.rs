@@ -1,4 +1,3 @@
-use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -14,15 +13,32 @@ pub(super) struct Mailbox(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    letters: VecDeque<Letter>,
+    letters: Vec<Letter>,
     reader: Option<Waker>,
+    /// Whether the saga needs no place of its own any more.
+    seated: bool,
+}
+
+impl Inner {
+    fn take(&mut self) -> Option<Letter> {
+        // There are few.
+        (!self.letters.is_empty()).then(|| self.letters.remove(0))
+    }
+
+    fn wait(&mut self, context: &Context<'_>) {
+        match &mut self.reader {
+            Some(reader) => reader.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+    }
 }
 
 impl Mailbox {
     pub(super) fn of(letter: Letter) -> Self {
-        let letters = VecDeque::from([letter]);
-        let reader = None;
-        Self(Mutex::new(Inner { letters, reader }))
+        Self(Mutex::new(Inner {
+            letters: vec![letter],
+            ..Inner::default()
+        }))
     }
 
     /// Gives the letter back when as many wait already as may.
@@ -31,7 +47,7 @@ impl Mailbox {
         if inner.letters.len() >= CAPACITY {
             return Err(letter);
         }
-        inner.letters.push_back(letter);
+        inner.letters.push(letter);
         let reader = inner.reader.take();
         drop(inner);
         reader.into_iter().for_each(Waker::wake);
@@ -44,19 +60,35 @@ impl Mailbox {
 
     /// The next letter, if there is one.
     pub(super) fn take(&self) -> Option<Letter> {
-        self.0.lock().letters.pop_front()
+        self.0.lock().take()
     }
 
     /// The next letter. Whoever has to wait for it is woken by [`Mailbox::rouse`] too.
     pub(super) fn poll_take(&self, context: &Context<'_>) -> Poll<Letter> {
         let mut inner = self.0.lock();
-        if let Some(letter) = inner.letters.pop_front() {
+        if let Some(letter) = inner.take() {
             return Poll::Ready(letter);
         }
-        match &mut inner.reader {
-            Some(reader) => reader.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
+        inner.wait(context);
+        Poll::Pending
+    }
+
+    /// The saga runs in the place of another.
+    pub(super) fn seat(&self) {
+        let mut inner = self.0.lock();
+        inner.seated = true;
+        let reader = inner.reader.take();
+        drop(inner);
+        reader.into_iter().for_each(Waker::wake);
+    }
+
+    /// Until somebody says so.
+    pub(super) fn poll_seated(&self, context: &Context<'_>) -> Poll<()> {
+        let mut inner = self.0.lock();
+        if inner.seated {
+            return Poll::Ready(());
         }
+        inner.wait(context);
         Poll::Pending
     }
 
@@ -67,7 +99,7 @@ impl Mailbox {
     }
 
     /// All letters that wait.
-    pub(super) fn drain(&self) -> VecDeque<Letter> {
+    pub(super) fn drain(&self) -> Vec<Letter> {
         std::mem::take(&mut self.0.lock().letters)
     }
 }

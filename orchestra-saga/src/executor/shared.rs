@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::drive::{self, Letter, Next, Task, Ticket};
 use super::limits::Limits;
 use super::mailbox::Mailbox;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BySaga, SagaId};
+use crate::id::SagaId;
 use crate::machine::Input;
 use crate::status::Status;
 use crate::step::Caller;
@@ -84,8 +84,10 @@ pub(super) struct Shared {
     pub(super) snapshot_every: u32,
     pub(super) poll: Duration,
     pub(super) retention: Option<Duration>,
-    pub(super) running: Mutex<BySaga<Arc<Mailbox>>>,
-    watchers: Mutex<BySaga<watch::Sender<Status>>>,
+    pub(super) running: Mutex<HashMap<SagaId, Arc<Mailbox>>>,
+    watchers: Mutex<HashMap<SagaId, watch::Sender<Status>>>,
+    /// Sagas that are parts of running ones, and how many calls of those wait for each.
+    parts: Mutex<HashMap<SagaId, u32>>,
     unrecoverable: Mutex<HashSet<SagaId>>,
     fenced: Mutex<Option<String>>,
     /// As `stop`, for those who look often.
@@ -123,6 +125,7 @@ impl Shared {
             retention: parts.retention,
             running: Mutex::default(),
             watchers: Mutex::default(),
+            parts: Mutex::default(),
             unrecoverable: Mutex::default(),
             fenced: Mutex::default(),
             stops: AtomicBool::new(false),
@@ -218,16 +221,34 @@ impl Shared {
         let inbox = Arc::new(Mailbox::of(letter));
         running.insert(saga, Arc::clone(&inbox));
         drop(running);
+        let ticket = match ticket {
+            Ticket::Wanted if self.is_part(saga) => Ticket::NotNeeded,
+            ticket => ticket,
+        };
         let task = Task::new(Arc::clone(self), saga, inbox, ticket);
         self.track(drive::drive(task, Next::Read));
         Ok(())
     }
 
-    /// Wakes a saga that is a part of a running one, and so needs no place of its own.
-    pub(super) fn rouse(self: &Arc<Self>, saga: SagaId) {
-        // A full mailbox means that the saga runs.
-        let wake = Letter::silent(Input::Wake);
-        drop(self.deliver(saga, wake, Ticket::NotNeeded));
+    /// Wakes a saga that is a part of a running one, and so needs no place of its own until the answer is
+    /// dropped: it must not wait for one that its parent holds.
+    pub(super) fn rouse(self: &Arc<Self>, saga: SagaId) -> Part {
+        *self.parts.lock().entry(saga).or_default() += 1;
+        let part = Part {
+            shared: Arc::clone(self),
+            saga,
+        };
+        let mailbox = self.running.lock().get(&saga).cloned();
+        match mailbox {
+            Some(mailbox) => mailbox.seat(),
+            None => drop(self.deliver(saga, Letter::silent(Input::Wake), Ticket::NotNeeded)),
+        }
+        part
+    }
+
+    /// Whether a running saga waits for this one.
+    pub(super) fn is_part(&self, saga: SagaId) -> bool {
+        self.parts.lock().contains_key(&saga)
     }
 
     /// Lets every saga that runs see that the executor stops.
@@ -292,6 +313,24 @@ impl Shared {
         let heard = sender.send(status).is_ok();
         if !heard || status.is_terminal() {
             drop(watchers.remove(&saga));
+        }
+    }
+}
+
+/// A saga that a running one waits for.
+pub(super) struct Part {
+    shared: Arc<Shared>,
+    saga: SagaId,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let mut parts = self.shared.parts.lock();
+        if let Some(count) = parts.get_mut(&self.saga) {
+            *count -= 1;
+            if *count == 0 {
+                parts.remove(&self.saga);
+            }
         }
     }
 }

@@ -112,10 +112,14 @@ async fn revive(shared: &Arc<Shared>, saga: SagaId) {
     if !shared.is_asleep(saga) {
         return;
     }
-    let Some(permit) = shared.permit().await else {
-        return;
+    let ticket = if shared.is_part(saga) {
+        Ticket::NotNeeded
+    } else {
+        match shared.permit().await {
+            Some(permit) => Ticket::Held(permit),
+            None => return,
+        }
     };
     // A full mailbox means that the saga runs.
-    let delivered = shared.deliver(saga, Letter::silent(Input::Wake), Ticket::Held(permit));
-    drop(delivered);
+    drop(shared.deliver(saga, Letter::silent(Input::Wake), ticket));
 }

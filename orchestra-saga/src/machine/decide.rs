@@ -274,11 +274,19 @@ pub(super) fn wake(definition: &Definition, state: &State) -> Option<Timestamp> 
     match state.phase {
         _ if state.is_paused => None,
         Phase::Running => {
+            let pivot_open = unwind::is_pivot_open(definition, state);
+            let given_up = state.cancel.is_some() || !state.front.given_up.is_empty();
+            // With a cause to go back, only the pivot in doubt is still asked.
+            let asked = |step: u32, at: Timestamp| {
+                let in_time = !given_up && state.deadline.is_none_or(|deadline| at < deadline);
+                !pivot_open || definition.pivot == Some(step) || in_time
+            };
             let open = state.front.open.iter();
-            let waits = open.filter_map(|&step| until(state.step(step).action.stage));
-            let settled = definition.unwind == Unwind::Never
-                || unwind::is_committed(state)
-                || unwind::is_pivot_open(definition, state);
+            let waits = open.filter_map(|&step| {
+                until(state.step(step).action.stage).filter(|at| asked(step, *at))
+            });
+            let settled =
+                definition.unwind == Unwind::Never || unwind::is_committed(state) || pivot_open;
             waits.chain(state.deadline.filter(|_| !settled)).min()
         }
         Phase::Compensating => {

@@ -48,8 +48,9 @@ struct Inner {
     sagas: BySaga<Row>,
     /// The same, in order.
     order: BTreeSet<SagaId>,
-    /// Those that ended, in the order in which they did. One that was purged or revoked since may be among them.
-    ended: VecDeque<SagaId>,
+    /// Those that ended, in the order in which they did, with their versions then. One that was purged or revoked
+    /// since may be among them.
+    ended: VecDeque<(SagaId, Version)>,
     keys: HashMap<IdempotencyKey, SagaId>,
     epochs: BTreeMap<Partition, Epoch>,
     timers: BTreeSet<(Partition, Timestamp, SagaId)>,
@@ -189,9 +190,9 @@ impl Inner {
         if self.sagas.len() < capacity {
             return Ok(None);
         }
-        while let Some(first) = self.ended.pop_front() {
+        while let Some((first, version)) = self.ended.pop_front() {
             let row = self.sagas.get(&first);
-            if row.is_some_and(|row| row.summary.status.is_terminal()) {
+            if row.is_some_and(|row| row.summary.version == version) {
                 return Ok(self.forget(first));
             }
         }
@@ -256,7 +257,7 @@ impl Inner {
         self.set_timer(claim.partition, append.saga, (before, append.wake));
         self.stream.push(append);
         if append.status.is_terminal() {
-            self.ended.push_back(append.saga);
+            self.ended.push_back((append.saga, append.version()));
         }
         Ok(forgotten)
     }
@@ -430,10 +431,13 @@ impl SagaStore for MemoryStore {
         };
         let found = inner.rows(None).filter(ended).take(limit);
         let found: Vec<_> = found.map(|row| row.summary.saga).collect();
+        if found.is_empty() {
+            return Ok(0);
+        }
         let forgotten: Vec<_> = found.iter().map(|&saga| inner.forget(saga)).collect();
         // Those that are gone are not looked for one by one when there is no room.
         let Inner { ended, sagas, .. } = &mut *inner;
-        ended.retain(|saga| sagas.contains_key(saga));
+        ended.retain(|(saga, _)| sagas.contains_key(saga));
         drop(inner);
         drop(forgotten);
         Ok(found.len())

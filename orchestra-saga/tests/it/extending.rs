@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestra_core::Backoff;
 use orchestra_saga::{
-    Applied, Call, Cause, Decision, Definition, Executor, Failure, MemoryStore, Operation,
-    Operator, Participant, Payload, Resolution, Retry, Start, Status, StepName,
+    Applied, Call, Cause, Decision, Definition, Event, Executor, Failure, Filter, MemoryStore,
+    Operation, Operator, Participant, Payload, Resolution, Retry, Start, Status, StepName,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -309,6 +309,44 @@ async fn parents_that_hold_all_room_do_not_wait_for_their_children() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_child_that_slept_needs_no_place_of_its_own() {
+    let mut d = Definition::builder("child", "1");
+    let number = d.input::<u32>();
+    let word = d.signal::<u32, _>("word", number, "word", Duration::from_secs(60));
+    let nap = d.sleep("nap", word, Duration::from_secs(5));
+    d.step("work", word, |_: Call, n: u32| async move { Ok(n * 2) })
+        .after(nap)
+        .read_only();
+    let mut all = Definition::builder("parent", "1");
+    all.children("all", (), |_: &Call, (): ()| {
+        let start = Start::of("child").input(&1);
+        start
+            .map(|start| vec![start])
+            .map_err(|error| Failure::rejected(error.to_string()))
+    })
+    .read_only();
+    let builder = Executor::builder(MemoryStore::default()).max_running(1.try_into().expect("one"));
+    let builder = builder.definition(d.build().expect("valid"));
+    let builder = builder.definition(all.build().expect("valid"));
+    let executor = builder.build().await.expect("built");
+    let parent = executor.start(Start::of("parent")).await.expect("started");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(executor.running(), 1, "the child sleeps");
+    let open = executor.list(&Filter::open().definition("child")).await;
+    let child = open.expect("listed").first().expect("one").saga;
+    let begun = tokio::time::Instant::now();
+    executor
+        .signal(child, "word", None, &21)
+        .await
+        .expect("told");
+    let view = executor.wait(parent).await.expect("ended");
+    assert_eq!(view.status, Status::Completed);
+    let output = view.output("all").map(Payload::value);
+    assert_eq!(output, Some(json!([{ "word": 21, "work": 42 }])));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
 async fn confirmations_follow_all_that_can_fail() {
     for refused in [false, true] {
         let log = Log::default();
@@ -460,7 +498,7 @@ async fn an_operator_resolves_or_skips_what_is_parked() {
     assert_eq!(view.output("last"), Some(&json!(5).into()));
     let history = executor.history(saga).await.expect("read");
     let by = history.iter().find_map(|recorded| match &recorded.event {
-        orchestra_saga::Event::StepResolved { by, .. } => Some(by.clone()),
+        Event::StepResolved { by, .. } => Some(by.clone()),
         _ => None,
     });
     assert_eq!(by, Some(ada()), "kept for an audit");

@@ -462,3 +462,19 @@ fn nobody_cancels_past_the_point_of_no_return() {
     world.finish();
     assert_eq!(world.machine.state().phase(), Phase::Completed);
 }
+
+#[test]
+fn a_saga_that_only_asks_its_pivot_does_not_wake_for_a_timer() {
+    let mut d = Definition::builder("beside", "1");
+    d.sleep("nap", (), Duration::from_secs(10));
+    d.step("pay", (), |_: Call, (): ()| async { Ok(1) }).pivot();
+    let definition = Arc::new(d.build().expect("valid"));
+    let mut machine = Machine::new(definition, SagaId::from_bytes([7; 16]));
+    let now = Timestamp::UNIX_EPOCH;
+    machine.start(&Start::of("beside"), now);
+    assert_eq!(machine.wake(), Some(now + Duration::from_secs(10)));
+    let reason = "customer left".to_owned();
+    let heard = machine.advance(&Input::Cancel { reason }, now, 0);
+    assert_eq!(heard.len(), 1);
+    assert_eq!(machine.wake(), None, "the pivot is in flight");
+}

@@ -58,6 +58,26 @@ async fn the_saga_that_ended_first_makes_room() {
 }
 
 #[tokio::test]
+async fn a_saga_that_was_revoked_ended_when_it_was_undone() {
+    let store = MemoryStore::new(2);
+    let claim = store.claim(HOME, "test").await.unwrap();
+    for append in [start(1), end(1), start(2), end(2)] {
+        store.append(claim, &append).await.unwrap();
+    }
+    let reason = "its parent goes back".to_owned();
+    let undone = vec![Event::SagaRevoked { reason }, Event::SagaCompensated];
+    let append = Append::new(saga(1), Version(2), Timestamp::UNIX_EPOCH, undone);
+    let append = append.status(Status::Compensated);
+    store.append(claim, &append).await.unwrap();
+    for (next, left) in [(3, [1, 3]), (4, [3, 4])] {
+        store.append(claim, &start(next)).await.unwrap();
+        let all = store.list(&Filter::default()).await.unwrap();
+        let found: Vec<_> = all.iter().map(|summary| summary.saga).collect();
+        assert_eq!(found, left.map(saga));
+    }
+}
+
+#[tokio::test]
 async fn nothing_gathers_behind_a_saga_that_lives_on() {
     let store = MemoryStore::new(4);
     let claim = store.claim(HOME, "test").await.unwrap();
