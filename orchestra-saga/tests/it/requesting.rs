@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use http::{Method, StatusCode};
 use orchestra_core::{ServiceName, TraceContext};
 use orchestra_saga::{
-    BarrierCall, Call, Caller, Definition, ErrorKind, Executor, Failure, MemoryStore, Start,
-    Status, StepCall, StepOutcome, StepRequest,
+    BarrierCall, Call, Caller, Definition, ErrorKind, Executor, Failure, MemoryStore, Operation,
+    SagaId, Start, Status, StepCall, StepOutcome, StepRequest,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -249,4 +249,24 @@ fn a_definition_knows_whom_it_calls() {
         .map(|s| s.as_str().to_owned())
         .collect();
     assert_eq!(services, ["payment", "refund"]);
+}
+
+/// Sagas in flight outlive the program: who derives other keys calls participants twice.
+#[test]
+fn keys_are_what_they_always_were() {
+    let saga = SagaId::from_bytes([7; 16]);
+    let step = "charge".parse().expect("a name");
+    let keys = [
+        (0, Operation::Action, "7cb358e3f11d4f2b7970ec4b841fe6bb"),
+        (
+            0,
+            Operation::Compensation,
+            "ef44590cafddebd099499c6941b34fa2",
+        ),
+        (2, Operation::Action, "5dc6d18d1b9b353231c2bf0874c850c4"),
+    ];
+    for (iteration, op, expected) in keys {
+        let key = Call::key_of(saga, &step, iteration, op);
+        assert_eq!(key.as_str(), expected);
+    }
 }
