@@ -308,8 +308,8 @@ async fn parents_that_hold_all_room_do_not_wait_for_their_children() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_child_that_slept_needs_no_place_of_its_own() {
+/// Room for one, and a parent whose child waits for a signal and then sleeps for five seconds.
+async fn room_for_one(store: &Arc<MemoryStore>) -> Executor {
     let mut d = Definition::builder("child", "1");
     let number = d.input::<u32>();
     let word = d.signal::<u32, _>("word", number, "word", Duration::from_secs(60));
@@ -325,25 +325,35 @@ async fn a_child_that_slept_needs_no_place_of_its_own() {
             .map_err(|error| Failure::rejected(error.to_string()))
     })
     .read_only();
-    let builder = Executor::builder(MemoryStore::default()).max_running(1.try_into().expect("one"));
+    let builder = Executor::builder(Arc::clone(store)).max_running(1.try_into().expect("one"));
     let builder = builder.definition(d.build().expect("valid"));
     let builder = builder.definition(all.build().expect("valid"));
-    let executor = builder.build().await.expect("built");
-    let parent = executor.start(Start::of("parent")).await.expect("started");
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(executor.running(), 1, "the child sleeps");
-    let open = executor.list(&Filter::open().definition("child")).await;
-    let child = open.expect("listed").first().expect("one").saga;
-    let begun = tokio::time::Instant::now();
-    executor
-        .signal(child, "word", None, &21)
-        .await
-        .expect("told");
-    let view = executor.wait(parent).await.expect("ended");
-    assert_eq!(view.status, Status::Completed);
-    let output = view.output("all").map(Payload::value);
-    assert_eq!(output, Some(json!([{ "word": 21, "work": 42 }])));
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    builder.build().await.expect("built")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_slept_needs_no_place_of_its_own() {
+    for is_taken_over in [false, true] {
+        let store = Arc::<MemoryStore>::default();
+        let mut executor = room_for_one(&store).await;
+        let parent = executor.start(Start::of("parent")).await.expect("started");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(executor.running(), 1, "the child sleeps");
+        let open = executor.list(&Filter::open().definition("child")).await;
+        let child = open.expect("listed").first().expect("one").saga;
+        if is_taken_over {
+            // Another takes over: its parent has the only place when the child is told, and calls again then.
+            executor = room_for_one(&store).await;
+        }
+        let begun = tokio::time::Instant::now();
+        let told = executor.signal(child, "word", None, &21).await;
+        told.expect("told");
+        let view = executor.wait(parent).await.expect("ended");
+        assert_eq!(view.status, Status::Completed);
+        let output = view.output("all").map(Payload::value);
+        assert_eq!(output, Some(json!([{ "word": 21, "work": 42 }])));
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
 }
 
 #[tokio::test(start_paused = true)]
