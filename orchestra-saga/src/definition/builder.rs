@@ -203,7 +203,8 @@ impl Builder {
     /// Checks the rules and freezes the graph.
     pub fn build(self) -> Result<Definition> {
         let definition = self.freeze()?;
-        check::sleeps(&definition).map_err(|reason| invalid(&definition.id, &reason))?;
+        let checked = check::sleeps(&definition).and_then(|()| check::ends(&definition));
+        checked.map_err(|reason| invalid(&definition.id, &reason))?;
         Ok(definition)
     }
 

@@ -173,6 +173,19 @@ fn order(steps: &[Spec]) -> Checked<()> {
     Ok(())
 }
 
+/// No saga is made that stands still: one that never goes back, and waits for a signal that may come too late.
+pub(super) fn ends(definition: &Definition) -> Checked<()> {
+    let limited = |spec: &&Spec| matches!(spec.action, Body::Signal(_, Some(_)));
+    match definition.steps.iter().find(limited) {
+        Some(spec) if definition.unwind == Unwind::Never => Err(format!(
+            "step {} waits for its signal for so long and no longer, but the saga never goes back: \
+             it must wait without a limit",
+            spec.name
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// No saga is made that must go back: one whose pauses before a step that can fail last as long as it may take.
 /// A timeout of zero means just that, and is asked for.
 pub(super) fn sleeps(definition: &Definition) -> Checked<()> {

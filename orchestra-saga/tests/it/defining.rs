@@ -193,3 +193,20 @@ fn what_cannot_fail_may_be_slept_for() {
     d.sleep("at_last", later, MINUTE);
     d.build().expect("the point of no return is past");
 }
+
+#[test]
+fn a_saga_that_never_goes_back_waits_for_a_signal_without_a_limit() {
+    let waiting = |limit: Option<Duration>| {
+        let mut d = begin();
+        let go: Handle<()> = d.signal("wait", (), "go", limit);
+        d.step("pay", (), fine).after(go).pivot();
+        d
+    };
+    let said = refusal(waiting(Some(MINUTE)).unwind(Unwind::Never));
+    assert!(said.contains("step wait "), "{said}");
+    waiting(None)
+        .unwind(Unwind::Never)
+        .build()
+        .expect("it waits");
+    waiting(Some(MINUTE)).build().expect("it goes back");
+}
